@@ -1,0 +1,53 @@
+# `make` or `make help` lists the targets: each one has its sentence behind "##".
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-zA-Z0-9_-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# What the project's own files cannot install. A missing one is an error that says what to do, never a skipped check.
+.PHONY: tools
+tools:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer with rustfmt and clippy (rustup)"; exit 1; }
+	@cargo fmt --version >/dev/null 2>&1 || { echo "rustfmt is missing: rustup component add rustfmt"; exit 1; }
+	@cargo clippy --version >/dev/null 2>&1 || { echo "clippy is missing: rustup component add clippy"; exit 1; }
+	@command -v go >/dev/null || { echo "go is missing: install Go 1.26 or newer"; exit 1; }
+	@command -v cc >/dev/null || { echo "a C compiler is missing: install gcc (Debian: apt-get install gcc libc6-dev)"; exit 1; }
+
+FAST := --workspace --exclude meshupgrade-e2e --exclude meshupgrade-testbed
+
+.PHONY: check test
+check: tools ## the fast part, for the inner loop: formatting, lints, unit tests, sequences, golden files
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo test --locked $(FAST)
+
+test: check ## the one test command: check, then everything on the real control plane
+	$(TESTBED) build
+	cargo test --locked --package meshupgrade-testbed
+	$(MAKE) --no-print-directory e2e
+
+# The test control plane: a real API server with two real istiod revisions on this machine, without containers.
+TESTBED := cargo run --quiet --package meshupgrade-testbed --bin testbed --
+
+.PHONY: cluster-build cluster-up cluster-down
+cluster-build: ## build the programs of the test control plane into the cache (about 7 minutes the first time; needs Go)
+	$(TESTBED) build
+
+cluster-up: ## leave a test control plane running in the background and print how to use it
+	$(TESTBED) up
+
+cluster-down: ## end the test control plane of cluster-up
+	$(TESTBED) down
+
+# helm: the one of the test control plane when it was built, else the one on PATH.
+HELM ?= $(or $(firstword $(wildcard $(HOME)/.cache/meshupgrade/testbed/*/bin/helm)),helm)
+
+.PHONY: generate verify-generated
+generate: ## write the CustomResourceDefinition, its copy in the chart, and the files for kustomize
+	HELM=$(HELM) config/generate.sh
+
+verify-generated: ## fail when generated files are stale
+	@rm -rf target/generated
+	HELM=$(HELM) config/generate.sh $(CURDIR)/target/generated
+	@for file in $$(cd target/generated && find . -type f); do \
+		diff -u "$$file" "target/generated/$$file" || { echo "$$file is stale: make generate"; exit 1; }; done

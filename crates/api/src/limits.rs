@@ -1,0 +1,39 @@
+//! Bounds of the custom resource: the schema and the local rules take them from here.
+
+/// Longest name: revisions, waves, namespaces, label values.
+pub const NAME: usize = 63;
+/// Longest label key: a prefix of 253, a slash, a name of 63.
+pub const LABEL_KEY: usize = 317;
+/// Most waves of a spec. Stragglers and gateways come on top.
+pub const WAVES: usize = 31;
+/// Most namespaces that one wave lists by name.
+pub const NAMESPACES: usize = 1000;
+/// Most labels, and most expressions, of a selector.
+pub const SELECTOR_TERMS: usize = 16;
+/// Most values of one expression of a selector.
+pub const SELECTOR_VALUES: usize = 64;
+/// Most workloads in rollout at once, as a number or as a share.
+pub const CONCURRENT: u32 = 100;
+/// Longest time to wait on purpose, in seconds: 30 days.
+pub const SOAK_SECONDS: u32 = 2_592_000;
+/// Longest time that one workload may take, in seconds: a day.
+pub const TIMEOUT_SECONDS: u32 = 86_400;
+/// Longest settle time of a label, in seconds: an hour.
+pub const SETTLE_SECONDS: u32 = 3_600;
+
+/// Most rows of `status.blocked`.
+pub const BLOCKED: usize = 20;
+/// Most rows of `status.checks`.
+pub const CHECKS: usize = 40;
+/// Longest message in `status`, in characters.
+pub const MESSAGE: usize = 1024;
+
+/// A DNS-1123 label.
+pub const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// The key of a label.
+pub const LABEL_KEY_PATTERN: &str =
+    "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
+/// The value of a label.
+pub const LABEL_VALUE_PATTERN: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
+/// A share from 1% to 100%.
+pub const PERCENT_PATTERN: &str = "^([1-9][0-9]?|100)%$";

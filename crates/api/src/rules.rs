@@ -1,0 +1,159 @@
+//! The CEL rules of the CRD. Their messages are shared with [`crate::validate`].
+
+use serde_json::{Value, json};
+
+/// One rule of the schema.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// Field that the rule is about, relative to where the rule stands; empty for the place itself.
+    pub field: &'static str,
+    /// The expression.
+    pub rule: &'static str,
+    /// What is said when it does not hold: the end of a sentence that begins with the field.
+    pub message: &'static str,
+}
+
+/// What a name must look like.
+pub const NAME_MESSAGE: &str = "must be lower-case letters, digits and '-', begin and end with a letter or digit, \
+                                and have at most 63 characters";
+
+/// Names of waves must differ.
+pub const WAVE_NAMES: Rule = Rule {
+    field: "",
+    rule: "self.all(wave, self.exists_one(other, other.name == wave.name))",
+    message: "names of waves must be unique",
+};
+
+/// Only the last wave may take the rest.
+pub const WAVE_REST: Rule = Rule {
+    field: "",
+    rule: "self.filter(wave, !has(wave.namespaceSelector) && !has(wave.namespaces)).size() == 0 || \
+           (self.filter(wave, !has(wave.namespaceSelector) && !has(wave.namespaces)).size() == 1 && \
+           !has(self[self.size() - 1].namespaceSelector) && !has(self[self.size() - 1].namespaces))",
+    message: "only the last wave may leave out both namespaceSelector and namespaces (it takes the rest)",
+};
+
+/// A wave selects in one way.
+pub const WAVE_SELECT: Rule = Rule {
+    field: "",
+    rule: "!(has(self.namespaceSelector) && has(self.namespaces))",
+    message: "namespaceSelector and namespaces exclude each other",
+};
+
+/// Waves that the operator appends have names of their own.
+pub const WAVE_RESERVED: Rule = Rule {
+    field: "",
+    rule: "!(self in ['stragglers', 'gateways'])",
+    message: "'stragglers' and 'gateways' are names of waves that the operator adds",
+};
+
+/// An empty selector would silently select everything.
+pub const SELECTOR_EMPTY: Rule = Rule {
+    field: "",
+    rule: "(has(self.matchLabels) && self.matchLabels.size() > 0) || \
+           (has(self.matchExpressions) && self.matchExpressions.size() > 0)",
+    message: "must have a term in matchLabels or matchExpressions; the last wave takes the rest when it has no selector",
+};
+
+/// Operators of an expression and their values.
+pub const SELECTOR_VALUES: Rule = Rule {
+    field: "",
+    rule: "self.operator in ['In', 'NotIn'] ? has(self.values) && self.values.size() > 0 : \
+           !has(self.values) || self.values.size() == 0",
+    message: "In and NotIn need values; Exists and DoesNotExist take none",
+};
+
+/// Exactly one control plane.
+pub const CONTROL_PLANE: Rule = Rule {
+    field: "",
+    rule: "has(self.external)",
+    message: "exactly one kind of control plane must be set: external",
+};
+
+macro_rules! run_active {
+    () => {
+        "has(oldSelf.status) && has(oldSelf.status.run) && has(oldSelf.status.run.startedAt) && \
+         !has(oldSelf.status.run.endedAt)"
+    };
+}
+
+/// Rules over the whole object, all of them for updates.
+pub const TRANSITIONS: [Rule; 6] = [
+    Rule {
+        field: ".spec.targetRevision",
+        rule: concat!(
+            "!(",
+            run_active!(),
+            ") || self.spec.targetRevision == oldSelf.spec.targetRevision || \
+             self.spec.targetRevision == oldSelf.status.run.source || \
+             self.spec.targetRevision == oldSelf.status.run.target"
+        ),
+        message: "cannot change while a run is in progress, except back to the run's source revision, which rolls back",
+    },
+    Rule {
+        field: ".spec.sourceRevision",
+        rule: concat!(
+            "!(",
+            run_active!(),
+            ") || (has(self.spec.sourceRevision) ? has(oldSelf.spec.sourceRevision) && \
+             self.spec.sourceRevision == oldSelf.spec.sourceRevision : !has(oldSelf.spec.sourceRevision))"
+        ),
+        message: "cannot change while a run is in progress",
+    },
+    Rule {
+        field: ".spec.runId",
+        rule: concat!(
+            "!(",
+            run_active!(),
+            ") || (has(self.spec.runId) ? has(oldSelf.spec.runId) && \
+             self.spec.runId == oldSelf.spec.runId : !has(oldSelf.spec.runId))"
+        ),
+        message: "cannot change while a run is in progress",
+    },
+    Rule {
+        field: ".spec.controlPlane",
+        rule: concat!("!(", run_active!(), ") || self.spec.controlPlane == oldSelf.spec.controlPlane"),
+        message: "cannot change while a run is in progress",
+    },
+    Rule {
+        field: ".spec.targetRevision",
+        rule: "!self.spec.rollback.requested || self.spec.targetRevision == oldSelf.spec.targetRevision || \
+               (has(oldSelf.status) && has(oldSelf.status.run) && \
+               (self.spec.targetRevision == oldSelf.status.run.source || \
+               self.spec.targetRevision == oldSelf.status.run.target))",
+        message: "a new target needs spec.rollback.requested: false",
+    },
+    Rule {
+        field: ".spec.runId",
+        rule: "!self.spec.rollback.requested || (has(self.spec.runId) ? has(oldSelf.spec.runId) && \
+               self.spec.runId == oldSelf.spec.runId : !has(oldSelf.spec.runId))",
+        message: "another run needs spec.rollback.requested: false",
+    },
+];
+
+/// Index in [`TRANSITIONS`]: the target of a run in progress.
+pub const TARGET_FIXED: usize = 0;
+/// Index in [`TRANSITIONS`]: the source of a run in progress.
+pub const SOURCE_FIXED: usize = 1;
+/// Index in [`TRANSITIONS`]: the id of a run in progress.
+pub const RUN_ID_FIXED: usize = 2;
+/// Index in [`TRANSITIONS`]: the control plane of a run in progress.
+pub const CONTROL_PLANE_FIXED: usize = 3;
+/// Index in [`TRANSITIONS`]: a new target while rollback is requested.
+pub const TARGET_IN_ROLLBACK: usize = 4;
+/// Index in [`TRANSITIONS`]: a new run while rollback is requested.
+pub const RUN_ID_IN_ROLLBACK: usize = 5;
+
+/// Rules as the value of `x-kubernetes-validations`.
+pub fn validations(rules: &[Rule]) -> Value {
+    rules
+        .iter()
+        .map(|rule| {
+            let mut value = json!({"rule": rule.rule, "message": rule.message});
+            if !rule.field.is_empty() {
+                value["fieldPath"] = rule.field.into();
+            }
+            value
+        })
+        .collect()
+}

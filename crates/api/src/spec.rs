@@ -1,0 +1,397 @@
+//! `spec`: what a person asks for. Every default is the safe choice.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::CustomResource;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+use crate::rules::{self, validations};
+use crate::status::MeshUpgradeStatus;
+
+/// One upgrade of an Istio mesh from one control plane revision to another, in waves of namespaces.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "meshupgrade.io",
+    version = "v1alpha1",
+    kind = "MeshUpgrade",
+    plural = "meshupgrades",
+    shortname = "mup",
+    category = "istio-io",
+    status = "MeshUpgradeStatus",
+    derive = "PartialEq",
+    doc = "MeshUpgrade moves an Istio mesh from one control plane revision to another, in waves of namespaces: relabel, restart, prove, then complete or roll back.",
+    annotation("kustomize.toolkit.fluxcd.io/substitute", "disabled")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshUpgradeSpec {
+    /// Revision to go to, for example `asm-1-28`. It cannot change while a run is in progress, with one exception:
+    /// set back to the run's source it rolls back. Changing it after the run starts the next one.
+    #[schemars(length(min = 1, max = limits::NAME), regex(pattern = limits::DNS_LABEL))]
+    pub target_revision: String,
+
+    /// Revision to leave. Discovered when it is not set; when several are in use, name one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = limits::NAME), regex(pattern = limits::DNS_LABEL))]
+    pub source_revision: Option<String>,
+
+    /// Free text. Another value starts another run between the same revisions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = limits::NAME))]
+    pub run_id: Option<String>,
+
+    /// Who installs and removes the control planes. Exactly one of its fields is set.
+    pub control_plane: ControlPlaneSpec,
+
+    /// How namespaces choose their revision.
+    #[serde(default)]
+    pub injection: InjectionSpec,
+
+    /// The order in which namespaces move. The first wave that matches a namespace takes it; only the last may have
+    /// neither selector nor names, and takes the rest. Left out: one wave of everything. Waves only order what already
+    /// belongs to the source revision; they never bring a namespace into the mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = limits::WAVES),
+        extend("x-kubernetes-list-type" = "atomic"),
+        extend("x-kubernetes-validations" = validations(&[rules::WAVE_NAMES, rules::WAVE_REST]))
+    )]
+    pub waves: Option<Vec<WaveSpec>>,
+
+    /// How workloads are restarted.
+    #[serde(default)]
+    pub restart: RestartSpec,
+
+    /// Hold as soon as no batch is open. Running restarts end; nothing new starts.
+    #[serde(default)]
+    pub suspend: bool,
+
+    /// Compute and publish the plan, and write nothing else.
+    #[serde(default)]
+    pub plan_only: bool,
+
+    /// The way back.
+    #[serde(default)]
+    pub rollback: RollbackSpec,
+
+    /// How a run ends.
+    #[serde(default)]
+    pub completion: CompletionSpec,
+
+    /// Named checks.
+    #[serde(default)]
+    pub checks: ChecksSpec,
+}
+
+/// Who installs and removes the control planes. Exactly one field is set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = validations(&[rules::CONTROL_PLANE])))]
+pub struct ControlPlaneSpec {
+    /// Somebody else installs and removes them, for example Helm, Argo CD, Flux or the Sail operator. The run waits for
+    /// the target's control plane, and says at the end which one has to go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalSpec>,
+}
+
+/// Control planes that somebody else installs and removes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalSpec {
+    /// Namespace of the istiod Deployments.
+    #[serde(default = "istio_namespace")]
+    #[schemars(length(min = 1, max = limits::NAME), regex(pattern = limits::DNS_LABEL))]
+    pub namespace: String,
+}
+
+fn istio_namespace() -> String {
+    "istio-system".to_owned()
+}
+
+impl Default for ExternalSpec {
+    fn default() -> Self {
+        Self { namespace: istio_namespace() }
+    }
+}
+
+/// How namespaces choose their revision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InjectionSpec {
+    /// `NamespaceLabel`: the operator sets the label `istio.io/rev` of each namespace.
+    #[serde(default)]
+    pub mode: InjectionMode,
+
+    /// How long a namespace's label must stay in place before restarts begin.
+    #[serde(default = "settle_seconds")]
+    #[schemars(range(min = 1, max = limits::SETTLE_SECONDS))]
+    pub settle_seconds: u32,
+}
+
+fn settle_seconds() -> u32 {
+    30
+}
+
+impl Default for InjectionSpec {
+    fn default() -> Self {
+        Self { mode: InjectionMode::default(), settle_seconds: settle_seconds() }
+    }
+}
+
+/// Who writes what decides injection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum InjectionMode {
+    /// The operator sets the label `istio.io/rev` of each namespace.
+    #[default]
+    NamespaceLabel,
+}
+
+impl InjectionMode {
+    /// The mode as the manifest writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NamespaceLabel => "NamespaceLabel",
+        }
+    }
+}
+
+/// One wave of namespaces.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = validations(&[rules::WAVE_SELECT])))]
+pub struct WaveSpec {
+    /// Name of the wave, unique in the list. `stragglers` and `gateways` are waves that the operator adds.
+    #[schemars(
+        length(min = 1, max = limits::NAME),
+        regex(pattern = limits::DNS_LABEL),
+        extend("x-kubernetes-validations" = validations(&[rules::WAVE_RESERVED]))
+    )]
+    pub name: String,
+
+    /// Namespaces of the wave, by label. Needs at least one term. Excludes `namespaces`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<NamespaceSelector>,
+
+    /// Namespaces of the wave, by name. Excludes `namespaceSelector`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = limits::NAMESPACES),
+        inner(length(min = 1, max = limits::NAME), regex(pattern = limits::DNS_LABEL)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub namespaces: Option<Vec<String>>,
+
+    /// How many workloads of the wave may be in rollout at once: a number from 1 to 100, or a share of the wave's
+    /// workloads from `1%` to `100%`, rounded up and never more than 100 workloads.
+    #[serde(default = "max_concurrent_workloads")]
+    #[schemars(schema_with = "int_or_percent")]
+    pub max_concurrent_workloads: IntOrString,
+
+    /// How long the wave is watched after its last workload, before the next wave begins.
+    #[serde(default)]
+    #[schemars(range(max = limits::SOAK_SECONDS))]
+    pub soak_seconds: u32,
+}
+
+fn max_concurrent_workloads() -> IntOrString {
+    IntOrString::Int(1)
+}
+
+fn int_or_percent(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "minimum": 1,
+        "maximum": limits::CONCURRENT,
+        "pattern": limits::PERCENT_PATTERN,
+    })
+}
+
+/// Selects namespaces by their labels: all terms must hold, and there must be one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = validations(&[rules::SELECTOR_EMPTY])))]
+pub struct NamespaceSelector {
+    /// Labels that must have exactly this value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "match_labels")]
+    pub match_labels: Option<BTreeMap<String, String>>,
+
+    /// Further terms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = limits::SELECTOR_TERMS), extend("x-kubernetes-list-type" = "atomic"))]
+    pub match_expressions: Option<Vec<SelectorTerm>>,
+}
+
+fn match_labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": limits::SELECTOR_TERMS,
+        "additionalProperties": {
+            "type": "string",
+            "maxLength": limits::NAME,
+            "pattern": limits::LABEL_VALUE_PATTERN,
+        },
+    })
+}
+
+/// One term of a selector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = validations(&[rules::SELECTOR_VALUES])))]
+pub struct SelectorTerm {
+    /// Key of the label.
+    #[schemars(length(min = 1, max = limits::LABEL_KEY), regex(pattern = limits::LABEL_KEY_PATTERN))]
+    pub key: String,
+
+    /// What must hold for it: `In`, `NotIn`, `Exists` or `DoesNotExist`.
+    pub operator: SelectorOperator,
+
+    /// Values of `In` and `NotIn`; the other operators take none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = limits::SELECTOR_VALUES),
+        inner(length(max = limits::NAME), regex(pattern = limits::LABEL_VALUE_PATTERN)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
+    pub values: Option<Vec<String>>,
+}
+
+/// Operator of a selector term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SelectorOperator {
+    /// The label has one of the values.
+    In,
+    /// The label is not set, or has none of the values.
+    NotIn,
+    /// The label is set.
+    Exists,
+    /// The label is not set.
+    DoesNotExist,
+}
+
+/// How workloads are restarted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestartSpec {
+    /// How long one workload may take to get through its restart before it counts as failed.
+    #[serde(default = "timeout_seconds")]
+    #[schemars(range(min = 1, max = limits::TIMEOUT_SECONDS))]
+    pub timeout_seconds: u32,
+
+    /// How long to wait between batches. 0 starts the next workload as soon as one is done.
+    #[serde(default)]
+    #[schemars(range(max = limits::SOAK_SECONDS))]
+    pub pause_seconds: u32,
+
+    /// `Respect`: a workload is restarted only when its pod disruption budgets leave room for what its own rollout
+    /// strategy takes away. `Ignore`: the rollout strategy alone decides.
+    #[serde(default)]
+    pub budgets: Budgets,
+}
+
+fn timeout_seconds() -> u32 {
+    600
+}
+
+impl Default for RestartSpec {
+    fn default() -> Self {
+        Self { timeout_seconds: timeout_seconds(), pause_seconds: 0, budgets: Budgets::default() }
+    }
+}
+
+/// Whether pod disruption budgets hold back a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Budgets {
+    /// They do.
+    #[default]
+    Respect,
+    /// They do not.
+    Ignore,
+}
+
+/// The way back.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RollbackSpec {
+    /// Roll back, from any phase before the accepted completion. Once seen it is final for the run: setting it back
+    /// to false does not turn the run forward again.
+    #[serde(default)]
+    pub requested: bool,
+
+    /// What a failed workload does: `Pause` stops and names it, `Automatic` rolls everything back.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+
+    /// What happens to the target's control plane after a rollback, once nothing uses it.
+    #[serde(default)]
+    pub control_plane: RollbackControlPlane,
+}
+
+/// What a failed workload does to the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnFailure {
+    /// Stop, and name it.
+    #[default]
+    Pause,
+    /// Roll everything back.
+    Automatic,
+}
+
+/// What happens to the target's control plane after a rollback.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RollbackControlPlane {
+    /// It goes, once it is proven that nothing uses it.
+    #[default]
+    Remove,
+    /// It stays.
+    Keep,
+}
+
+/// How a run ends.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CompletionSpec {
+    /// `Manual`: a person accepts the end by setting `Automatic`. `Automatic`: the end is accepted when all checks
+    /// pass. `Keep`: the old control plane stays, and the run succeeds on the checks alone.
+    #[serde(default)]
+    pub mode: CompletionMode,
+
+    /// How long the old control plane stays after the last wave.
+    #[serde(default)]
+    #[schemars(range(max = limits::SOAK_SECONDS))]
+    pub soak_seconds: u32,
+}
+
+/// Who accepts the end of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CompletionMode {
+    /// A person.
+    #[default]
+    Manual,
+    /// The operator, when all checks pass.
+    Automatic,
+    /// Nobody has to: the old control plane stays.
+    Keep,
+}
+
+/// Named checks of preflight and completion.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChecksSpec {
+    /// Checks to skip, by name. They are listed in `status.checks` as skipped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "check_names")]
+    pub skip: Vec<String>,
+}
+
+fn check_names(_: &mut SchemaGenerator) -> Schema {
+    let names = crate::checks::names();
+    json_schema!({
+        "type": "array",
+        "maxItems": names.len(),
+        "x-kubernetes-list-type": "set",
+        "items": {"type": "string", "enum": names},
+    })
+}

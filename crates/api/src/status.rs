@@ -1,0 +1,141 @@
+//! `status`: what the operator publishes, and the durable facts of the run.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use meshupgrade_core::decision::{CheckOutcome, CheckResult};
+use meshupgrade_core::plan::Plan;
+use meshupgrade_core::record::{Record, Run, RunSummary};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+
+/// What the operator knows and did. Written by the operator only.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshUpgradeStatus {
+    /// The `metadata.generation` that was looked at last; -1 before the first look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Summary of where the run is, for people. Other programs read the conditions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub phase: String,
+
+    /// One sentence: what happens now, or what it waits for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+
+    /// Restarted workloads of all, for example `12/48`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub progress: String,
+
+    /// Wave in work of all, for example `2/3`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub wave: String,
+
+    /// Who installs and removes the control planes, for example `External`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub provider: String,
+
+    /// How many rows `blocked` has.
+    #[serde(default)]
+    pub blocked_count: u32,
+
+    /// Conditions. `Ready`, `Reconciling` and `Stalled` follow kstatus.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        extend("x-kubernetes-list-type" = "map"),
+        extend("x-kubernetes-list-map-keys" = ["type"])
+    )]
+    pub conditions: Vec<Condition>,
+
+    /// Results of the named checks of preflight or completion.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = limits::CHECKS),
+        extend("x-kubernetes-list-type" = "map"),
+        extend("x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub checks: Vec<Check>,
+
+    /// What waits, each with its cause; at most 20.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::BLOCKED), extend("x-kubernetes-list-type" = "atomic"))]
+    pub blocked: Vec<Blocked>,
+
+    /// The plan: recomputed until the run writes for the first time, frozen from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
+
+    /// Digest over revisions, mode, and which wave has which namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_digest: Option<String>,
+
+    /// The durable facts of the run in progress, or of the last one. Not for people, and not to be edited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
+
+    /// Earlier runs, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<RunSummary>,
+}
+
+/// Result of a named check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Check {
+    /// Name of the check, as in `spec.checks.skip`.
+    pub name: String,
+    /// `Passed`, `Warning`, `Skipped` or `Failed`.
+    pub outcome: String,
+    /// What was found and what to do about it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// Something that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Blocked {
+    /// CamelCase reason.
+    pub reason: String,
+    /// Kind of the object that it is about, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Namespace of that object, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Name of that object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The cause, with the remedy where a person must act.
+    pub message: String,
+}
+
+impl MeshUpgradeStatus {
+    /// The durable facts.
+    pub fn record(&self) -> Record {
+        Record { plan: self.plan.clone(), run: self.run.clone(), history: self.history.clone() }
+    }
+
+    /// The condition of a type.
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.type_ == kind)
+    }
+}
+
+impl From<&CheckResult> for Check {
+    fn from(result: &CheckResult) -> Self {
+        let outcome = match result.outcome {
+            CheckOutcome::Passed => "Passed",
+            CheckOutcome::Warning => "Warning",
+            CheckOutcome::Skipped => "Skipped",
+            CheckOutcome::Failed => "Failed",
+        };
+        Self {
+            name: result.name.to_owned(),
+            outcome: outcome.to_owned(),
+            message: crate::publish::shortened(&result.message),
+        }
+    }
+}

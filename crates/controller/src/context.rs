@@ -1,0 +1,205 @@
+//! What every pass shares: clients, stores, and what is remembered between passes (nothing that must survive the
+//! process: that is in `status`).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use meshupgrade_api::MeshUpgrade;
+use meshupgrade_core::decision::Needs;
+use meshupgrade_core::ids::{Uid, WorkloadRef};
+use meshupgrade_core::intent::Intent;
+use meshupgrade_core::observed::{OtherUpgrade, Snapshot};
+
+use crate::census::Censuses;
+use crate::client::Clients;
+use crate::election::Leadership;
+use crate::events::Events;
+use crate::health::Health;
+use crate::memory::Memory;
+use crate::metrics::Metrics;
+use crate::observe::Stores;
+use crate::stop::Stop;
+use crate::watch::Poke;
+use crate::watch::config_maps::ConfigMapWatches;
+use crate::watch::pods::PodWatches;
+use crate::watch::upgrades::{Guarded, UpgradeStore};
+
+/// What can be set from outside.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How often a status is written when only its words change.
+    pub status_interval: Duration,
+    /// How often a census may be taken.
+    pub census_interval: Duration,
+    /// The operator's own workload, which is restarted last.
+    pub operator: Option<WorkloadRef>,
+}
+
+/// What every pass shares.
+#[derive(Debug)]
+pub struct Context {
+    /// Connections to the API server.
+    pub clients: Clients,
+    /// What the cluster-wide watches keep.
+    pub stores: Stores,
+    /// Watches of pods, on demand.
+    pub pods: PodWatches,
+    /// Watches of the ConfigMaps of Istio namespaces, on demand.
+    pub config_maps: ConfigMapWatches,
+    /// Cluster-wide looks, on demand.
+    pub censuses: Censuses,
+    /// All MeshUpgrades.
+    pub upgrades: UpgradeStore,
+    /// What is remembered of each MeshUpgrade.
+    pub memory: Memory,
+    /// Whether this process may write.
+    pub leadership: Leadership,
+    /// Kubernetes events.
+    pub events: Events,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// The watchdog.
+    pub health: Health,
+    /// Asks for a pass.
+    pub poke: Poke,
+    /// Whether the process is to end.
+    pub stop: Stop,
+    /// What can be set from outside.
+    pub settings: Settings,
+}
+
+impl Context {
+    /// Whether the first list of MeshUpgrades is in.
+    pub fn upgrades_synced(&self) -> bool {
+        self.upgrades.wait_until_ready().now_or_never().is_some_and(|ready| ready.is_ok())
+    }
+
+    /// All valid MeshUpgrades, each in the newest version that we know.
+    fn all_upgrades(&self) -> Vec<Arc<MeshUpgrade>> {
+        let cached = self.upgrades.state();
+        let valid = cached.iter().filter_map(|object| object.0.as_ref().ok());
+        valid.map(|cached| self.memory.freshest(cached)).collect()
+    }
+
+    /// Whether a watch event only brings back our own write, with nobody else who would care.
+    pub fn is_own_echo(&self, object: &Guarded) -> bool {
+        let alone = self.upgrades.len() <= 1;
+        alone && object.0.as_ref().is_ok_and(|upgrade| self.memory.is_last_written(upgrade))
+    }
+
+    /// Forgets all that concerned MeshUpgrades which are gone. What they did stays as it is: no finalizer.
+    pub fn forget_deleted(&self) {
+        let cached = self.upgrades.state();
+        let alive: BTreeSet<Uid> = cached.iter().filter_map(|object| object.uid().map(Uid)).collect();
+        for (uid, gone) in self.memory.forget_all_but(&alive) {
+            tracing::info!(upgrade = gone.name, "deleted: everything stays where it is");
+            self.pods.want(&uid, &BTreeSet::new());
+            self.censuses.forget(&uid);
+            if alive.is_empty() || !cached.iter().any(|object| object.name_any() == gone.name) {
+                self.metrics.forget(&gone.name, &gone.record);
+            }
+        }
+        let named = self.all_upgrades();
+        let namespaces = named.iter().filter_map(|upgrade| upgrade.intent().ok());
+        self.config_maps.retain(&namespaces.map(|intent| intent.istio_namespace).collect());
+    }
+
+    /// What one pass sees; `None` until the ConfigMaps of its Istio namespace are known.
+    pub fn snapshot(&self, upgrade: &MeshUpgrade, intent: &Intent) -> Option<Snapshot> {
+        let config_maps = self.config_maps.get(&intent.istio_namespace)?;
+        let needs = self.memory.needs(&intent.uid);
+        Some(Snapshot {
+            pods: self.pods.get(&needs.pods),
+            census: self.censuses.last(&intent.uid),
+            other_upgrades: self.other_upgrades(upgrade),
+            applied: self.memory.applied(&intent.uid),
+            operator: self.settings.operator.clone(),
+            ..self.stores.snapshot(&intent.istio_namespace, &config_maps)
+        })
+    }
+
+    /// Takes note of what the next pass must see. Returns when a census that has to wait can begin.
+    pub fn need(&self, intent: &Intent, needs: &Needs) -> Option<Duration> {
+        self.memory.set_needs(&intent.uid, needs);
+        self.pods.want(&intent.uid, &needs.pods);
+        let since = needs.census_since?;
+        self.censuses.want(self, &intent.uid, &intent.istio_namespace, since)
+    }
+
+    fn other_upgrades(&self, upgrade: &MeshUpgrade) -> Vec<OtherUpgrade> {
+        let all = self.all_upgrades();
+        let mut others: Vec<OtherUpgrade> = all
+            .iter()
+            .filter(|other| other.uid() != upgrade.uid())
+            .map(|other| other_upgrade(upgrade, other))
+            .collect();
+        others.sort_by(|a, b| a.name.cmp(&b.name));
+        others
+    }
+}
+
+fn other_upgrade(upgrade: &MeshUpgrade, other: &MeshUpgrade) -> OtherUpgrade {
+    let run = other.status.as_ref().and_then(|status| status.run.as_ref());
+    let over = run.is_some_and(|run| run.ended_at.is_some());
+    OtherUpgrade {
+        name: other.name_any(),
+        active: run.is_some_and(|run| run.started_at.is_some() && run.ended_at.is_none()),
+        goes_first: !over && seniority(other) < seniority(upgrade),
+    }
+}
+
+fn seniority(upgrade: &MeshUpgrade) -> (Option<Timestamp>, Option<String>) {
+    (upgrade.creation_timestamp().map(|time| time.0), upgrade.uid())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn upgrade(name: &str, created: &str, status: &Value) -> MeshUpgrade {
+        serde_json::from_value(json!({
+            "apiVersion": "meshupgrade.io/v1alpha1", "kind": "MeshUpgrade",
+            "metadata": {"name": name, "uid": format!("uid-{name}"), "creationTimestamp": created},
+            "spec": {"targetRevision": "b", "controlPlane": {"external": {}}},
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn run(started: bool, ended: bool) -> Value {
+        let mut run = json!({"schema": 1, "counter": 1, "source": "a", "target": "b", "phase": "Migrating"});
+        if started {
+            run["startedAt"] = json!("2026-01-01T00:00:00Z");
+        }
+        if ended {
+            run["endedAt"] = json!("2026-01-01T01:00:00Z");
+        }
+        json!({"run": run})
+    }
+
+    #[test]
+    fn the_older_one_goes_first_and_of_the_same_age_the_smaller_uid() {
+        let ours = upgrade("m", "2026-01-02T00:00:00Z", &json!({}));
+        let first = |name, created| other_upgrade(&ours, &upgrade(name, created, &json!({}))).goes_first;
+        assert!(first("z", "2026-01-01T00:00:00Z"));
+        assert!(!first("a", "2026-01-03T00:00:00Z"));
+        assert!(first("a", "2026-01-02T00:00:00Z"));
+        assert!(!first("z", "2026-01-02T00:00:00Z"));
+    }
+
+    #[test]
+    fn only_a_run_that_began_and_did_not_end_is_active() {
+        let ours = upgrade("m", "2026-01-02T00:00:00Z", &json!({}));
+        let other = |status| other_upgrade(&ours, &upgrade("old", "2026-01-01T00:00:00Z", &status));
+        assert!(!other(run(false, false)).active);
+        assert!(other(run(true, false)).active);
+        let over = other(run(true, true));
+        assert!(!over.active && !over.goes_first);
+    }
+}

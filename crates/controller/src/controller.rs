@@ -1,0 +1,71 @@
+//! Starts the tasks around a [`Context`]: the watches, and the passes once this process leads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::Api;
+use kube::runtime::controller::{Config, Controller};
+use kube::runtime::reflector::store::Writer;
+use tokio::task::JoinSet;
+
+use crate::context::Context;
+use crate::observe::budget::RawBudget;
+use crate::observe::namespace::RawNamespace;
+use crate::observe::webhook::RawMutating;
+use crate::observe::workload::{RawDaemonSet, RawDeployment, RawStatefulSet};
+use crate::observe::{Observed, StoreOf};
+use crate::reconcile::{on_error, reconcile};
+use crate::watch;
+use crate::watch::upgrades::Guarded;
+
+/// How many MeshUpgrades may be worked on at once; never one of them twice.
+const CONCURRENCY: u16 = 4;
+/// How often it is looked whether the first lists are in.
+const SYNC_POLL: Duration = Duration::from_millis(50);
+
+/// Starts the cluster-wide watches. They run for ever, also while another process leads: a new leader must not begin
+/// by reading the cluster.
+pub fn start_watches(context: &Arc<Context>, writer: Writer<Guarded>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let stores = &context.stores;
+    start::<RawNamespace>(&mut tasks, context, &stores.namespaces);
+    start::<RawDeployment>(&mut tasks, context, &stores.deployments);
+    start::<RawStatefulSet>(&mut tasks, context, &stores.stateful_sets);
+    start::<RawDaemonSet>(&mut tasks, context, &stores.daemon_sets);
+    start::<RawMutating>(&mut tasks, context, &stores.webhooks);
+    start::<RawBudget>(&mut tasks, context, &stores.budgets);
+    tasks.spawn(watch::upgrades::run(Arc::clone(context), writer));
+    tasks
+}
+
+fn start<S: Observed>(tasks: &mut JoinSet<()>, context: &Context, store: &Arc<StoreOf<S>>) {
+    let api: Api<S> = Api::all(context.clients.watches());
+    let (store, poke, health) = (Arc::clone(store), context.poke.clone(), context.health.clone());
+    tasks.spawn(watch::run(api, store, |_| true, poke, health));
+}
+
+/// Runs passes until the process is to end; those in work are ended first.
+pub async fn run(context: Arc<Context>) {
+    while !(context.stores.unsynced().is_empty() && context.upgrades_synced()) {
+        if context.stop.is_stopping() {
+            return;
+        }
+        tokio::time::sleep(SYNC_POLL).await;
+    }
+    tracing::info!("all first lists are in");
+    context.metrics.set_max_workers(CONCURRENCY);
+    context.poke.poke();
+    // The trigger of the controller's own is never used: our watches share no backoff with anything.
+    Controller::for_stream(futures::stream::pending(), context.upgrades.clone())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .reconcile_all_on(context.poke.clone().stream())
+        .graceful_shutdown_on(context.stop.clone().wait())
+        .run(reconcile, on_error, Arc::clone(&context))
+        .for_each(|result| async {
+            if let Err(error) = result {
+                tracing::debug!(%error, "pass");
+            }
+        })
+        .await;
+}

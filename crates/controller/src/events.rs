@@ -1,0 +1,140 @@
+//! Kubernetes events: published by a task of its own, because nothing waits for them and nothing may depend on them.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
+use kube::{Client, Resource};
+use meshupgrade_api::MeshUpgrade;
+use meshupgrade_core::decision::{About, Event};
+use meshupgrade_core::intent::Intent;
+use tokio::sync::mpsc;
+
+use crate::client::within;
+use crate::metrics::Metrics;
+
+/// `reportingController` of our events.
+const REPORTER: &str = "meshupgrade-operator";
+/// How many events may wait. A pass brings a handful; what comes while the API server is away is not worth keeping.
+const QUEUE: usize = 256;
+/// Longest note that the API accepts is 1 kB.
+const MAX_NOTE: usize = 1000;
+
+/// Where events are handed in.
+#[derive(Clone, Debug)]
+pub struct Events {
+    queue: mpsc::Sender<Published>,
+    metrics: Metrics,
+}
+
+#[derive(Debug)]
+struct Published {
+    event: Event,
+    regarding: ObjectReference,
+}
+
+impl Events {
+    /// The way in, and the task that publishes what comes.
+    pub fn new(
+        client: Client,
+        instance: String,
+        timeout: std::time::Duration,
+        metrics: Metrics,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (queue, mut waiting) = mpsc::channel::<Published>(QUEUE);
+        let reporter = Reporter { controller: REPORTER.to_owned(), instance: Some(instance) };
+        let recorder = Recorder::new(client, reporter);
+        let counted = metrics.clone();
+        let task = async move {
+            while let Some(Published { event, regarding }) = waiting.recv().await {
+                let published = kube_event(&event);
+                if let Err(error) = within(timeout, recorder.publish(&published, &regarding)).await {
+                    counted.count_dropped_event(error.category());
+                    tracing::warn!(%error, reason = event.reason, "event not published");
+                }
+            }
+        };
+        (Self { queue, metrics }, task)
+    }
+
+    /// Publishes what a decision says has happened.
+    pub fn publish(&self, upgrade: &MeshUpgrade, events: Vec<Event>) {
+        for event in events {
+            self.send(event, upgrade.object_ref(&()));
+        }
+    }
+
+    /// Publishes that a write was refused.
+    pub fn refused(&self, intent: &Intent, about: About, message: &str) {
+        let event = Event {
+            warning: true,
+            reason: "WriteRefused",
+            note: format!("the API server refuses our write and we try again later: {message}"),
+            about: Some(about),
+        };
+        let regarding = ObjectReference {
+            api_version: Some(MeshUpgrade::api_version(&()).into_owned()),
+            kind: Some(MeshUpgrade::kind(&()).into_owned()),
+            name: Some(intent.name.clone()),
+            uid: Some(intent.uid.to_string()),
+            ..ObjectReference::default()
+        };
+        self.send(event, regarding);
+    }
+
+    fn send(&self, event: Event, regarding: ObjectReference) {
+        if let Err(full) = self.queue.try_send(Published { event, regarding }) {
+            self.metrics.count_dropped_event("queue_full");
+            tracing::warn!(error = %full, "event dropped");
+        }
+    }
+}
+
+fn kube_event(event: &Event) -> KubeEvent {
+    KubeEvent {
+        type_: if event.warning { EventType::Warning } else { EventType::Normal },
+        reason: event.reason.to_owned(),
+        note: Some(event.note.chars().take(MAX_NOTE).collect()),
+        action: event.reason.to_owned(),
+        // Without it the recorder folds events of different objects into the first one.
+        secondary: event.about.as_ref().map(reference),
+    }
+}
+
+fn reference(about: &About) -> ObjectReference {
+    match about {
+        About::Namespace(namespace) => ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Namespace".to_owned()),
+            name: Some(namespace.to_string()),
+            ..ObjectReference::default()
+        },
+        About::Workload(workload) => ObjectReference {
+            api_version: Some("apps/v1".to_owned()),
+            kind: Some(workload.kind.to_string()),
+            namespace: Some(workload.namespace.to_string()),
+            name: Some(workload.name.clone()),
+            ..ObjectReference::default()
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meshupgrade_core::ids::{WorkloadKind, WorkloadRef};
+
+    use super::*;
+
+    #[test]
+    fn an_event_names_the_object_that_it_is_about() {
+        let event = kube_event(&Event {
+            warning: true,
+            reason: "WorkloadFailed",
+            note: "x".repeat(2000),
+            about: Some(About::Workload(WorkloadRef::new(WorkloadKind::DaemonSet, "ops", "log"))),
+        });
+        assert!(matches!(event.type_, EventType::Warning));
+        assert_eq!(event.note.unwrap().len(), MAX_NOTE);
+        let secondary = event.secondary.unwrap();
+        assert_eq!(secondary.kind.as_deref(), Some("DaemonSet"));
+        assert_eq!(secondary.namespace.as_deref(), Some("ops"));
+    }
+}

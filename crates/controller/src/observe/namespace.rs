@@ -1,0 +1,176 @@
+//! Namespaces: labels, who owns the one that matters, and our own annotations.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use meshupgrade_core::ids::NamespaceName;
+use meshupgrade_core::labels;
+use meshupgrade_core::observed::{FieldManager, Namespace, PreviousLabels};
+use serde::Deserialize;
+
+use super::Observed;
+use crate::slim;
+
+/// A namespace, as far as it is parsed.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RawNamespace {
+    #[serde(default, deserialize_with = "slim::metadata_with_managers")]
+    metadata: ObjectMeta,
+}
+
+slim::resource!(RawNamespace, ClusterResourceScope, "", "v1", "Namespace", "namespaces");
+
+impl Observed for RawNamespace {
+    type Key = NamespaceName;
+    type Value = Namespace;
+
+    fn key(&self) -> NamespaceName {
+        NamespaceName(self.metadata.name.clone().unwrap_or_default())
+    }
+
+    fn observe(self) -> Option<Namespace> {
+        let metadata = self.metadata;
+        let annotations = metadata.annotations.unwrap_or_default();
+        let managed = metadata.managed_fields.unwrap_or_default();
+        let managers = last_writes(&managed);
+        Some(Namespace {
+            name: metadata.name.unwrap_or_default().into(),
+            uid: metadata.uid.unwrap_or_default().into(),
+            resource_version: metadata.resource_version.unwrap_or_default(),
+            labels: metadata.labels.unwrap_or_default(),
+            previous: annotations.get(labels::PREVIOUS_LABELS).and_then(|text| parse_previous(text)),
+            relabelled_by: annotations.get(labels::RELABELLED_BY).cloned(),
+            revision_manager: label_owner(&managed),
+            relabelled_at: managers.get(labels::FIELD_MANAGER).copied(),
+            managers,
+            terminating: metadata.deletion_timestamp.is_some(),
+        })
+    }
+}
+
+fn parse_previous(text: &str) -> Option<PreviousLabels> {
+    serde_json::from_str(text)
+        .inspect_err(|error| tracing::warn!(%error, "annotation {} is not ours", labels::PREVIOUS_LABELS))
+        .ok()
+}
+
+/// When each manager last wrote the object itself (not a subresource).
+fn last_writes(managed: &[ManagedFieldsEntry]) -> BTreeMap<String, Timestamp> {
+    let mut last: BTreeMap<String, Timestamp> = BTreeMap::new();
+    for entry in managed.iter().filter(|entry| entry.subresource.is_none()) {
+        if let (Some(manager), Some(time)) = (&entry.manager, &entry.time) {
+            let known = last.entry(manager.clone()).or_insert(time.0);
+            *known = (*known).max(time.0);
+        }
+    }
+    last
+}
+
+/// Who owns the revision label. Of several owners the one that is not us, and of those the last to write: we want to
+/// know who else has a say.
+fn label_owner(managed: &[ManagedFieldsEntry]) -> Option<FieldManager> {
+    let rank = |entry: &&ManagedFieldsEntry| {
+        let foreign = entry.manager.as_deref() != Some(labels::FIELD_MANAGER);
+        (foreign, entry.time.as_ref().map(|time| time.0))
+    };
+    let owner = managed.iter().filter(|entry| owns_label(entry, labels::REVISION)).max_by_key(rank)?;
+    Some(FieldManager {
+        name: owner.manager.clone().unwrap_or_default(),
+        applies: owner.operation.as_deref() == Some("Apply"),
+    })
+}
+
+fn owns_label(entry: &ManagedFieldsEntry, label: &str) -> bool {
+    let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+    fields.and_then(|fields| fields.get("f:metadata")?.get("f:labels")?.get(format!("f:{label}"))).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn observe(value: Value) -> Namespace {
+        serde_json::from_value::<RawNamespace>(value).unwrap().observe().unwrap()
+    }
+
+    fn manager(name: &str, operation: &str, time: &str, labels: &[&str]) -> Value {
+        let owned: serde_json::Map<String, Value> =
+            labels.iter().map(|label| (format!("f:{label}"), json!({}))).collect();
+        json!({
+            "manager": name, "operation": operation, "apiVersion": "v1", "time": time, "fieldsType": "FieldsV1",
+            "fieldsV1": {"f:metadata": {"f:labels": owned}},
+        })
+    }
+
+    fn namespace(managed: &Value) -> Namespace {
+        observe(json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {
+                "name": "shop", "uid": "u-1", "resourceVersion": "42",
+                "labels": {"istio.io/rev": "asm-1-27", "team": "shop"},
+                "annotations": {
+                    "meshupgrade.io/previous-labels":
+                        r#"{"from":"asm-1-27","to":"asm-1-28","revision":"asm-1-27","manager":"argocd-controller"}"#,
+                    "meshupgrade.io/relabelled-by": "u.1.forward.1",
+                },
+                "managedFields": managed,
+            },
+            "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
+        }))
+    }
+
+    #[test]
+    fn labels_and_our_annotations_are_read() {
+        let namespace = namespace(&json!([]));
+        assert_eq!(namespace.name.as_str(), "shop");
+        assert_eq!(namespace.resource_version, "42");
+        assert_eq!(namespace.labels.get("team").map(String::as_str), Some("shop"));
+        let previous = namespace.previous.unwrap();
+        assert_eq!(previous.from.as_str(), "asm-1-27");
+        assert_eq!(previous.to.as_str(), "asm-1-28");
+        assert_eq!(previous.manager.as_deref(), Some("argocd-controller"));
+        assert_eq!(namespace.relabelled_by.as_deref(), Some("u.1.forward.1"));
+        assert_eq!(namespace.revision_manager, None);
+        assert!(!namespace.terminating);
+    }
+
+    #[test]
+    fn the_owner_of_the_revision_label_is_found_among_the_managers() {
+        let namespace = namespace(&json!([
+            manager("kubectl-create", "Update", "2026-01-01T00:00:00Z", &["team"]),
+            manager("argocd-controller", "Apply", "2026-01-02T00:00:00Z", &["team", "istio.io/rev"]),
+        ]));
+        let owner = namespace.revision_manager.unwrap();
+        assert_eq!((owner.name.as_str(), owner.applies), ("argocd-controller", true));
+        assert_eq!(namespace.managers.len(), 2);
+        assert_eq!(namespace.relabelled_at, None);
+    }
+
+    #[test]
+    fn of_two_owners_the_foreign_one_counts_even_if_we_wrote_last() {
+        let namespace = namespace(&json!([
+            manager("argocd-controller", "Apply", "2026-01-02T00:00:00Z", &["istio.io/rev"]),
+            manager("meshupgrade-operator", "Update", "2026-01-03T00:00:00Z", &["istio.io/rev"]),
+        ]));
+        assert_eq!(namespace.revision_manager.unwrap().name, "argocd-controller");
+        assert_eq!(namespace.relabelled_at, Some("2026-01-03T00:00:00Z".parse().unwrap()));
+    }
+
+    #[test]
+    fn writes_of_a_subresource_are_no_writes_of_the_object() {
+        let mut status = manager("kube-controller-manager", "Update", "2026-01-02T00:00:00Z", &[]);
+        status["subresource"] = json!("status");
+        assert!(namespace(&json!([status])).managers.is_empty());
+    }
+
+    #[test]
+    fn an_annotation_that_is_not_ours_is_no_memory() {
+        let namespace = observe(json!({"metadata": {
+            "name": "shop", "annotations": {"meshupgrade.io/previous-labels": "yesterday"},
+        }}));
+        assert_eq!(namespace.previous, None);
+    }
+}

@@ -1,0 +1,62 @@
+//! ConfigMaps are watched only in the Istio namespaces that some MeshUpgrade names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kube::Api;
+use meshupgrade_core::ids::NamespaceName;
+use tokio::task::AbortHandle;
+
+use super::Poke;
+use crate::client::Clients;
+use crate::health::Health;
+use crate::observe::StoreOf;
+use crate::observe::config_map::{ConfigMapSeen, RawConfigMap};
+
+/// The watches of ConfigMaps by namespace.
+#[derive(Debug)]
+pub struct ConfigMapWatches {
+    clients: Clients,
+    poke: Poke,
+    health: Health,
+    running: Mutex<BTreeMap<NamespaceName, Watch>>,
+}
+
+#[derive(Debug)]
+struct Watch {
+    store: Arc<StoreOf<RawConfigMap>>,
+    task: AbortHandle,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl ConfigMapWatches {
+    /// No watch yet.
+    pub fn new(clients: Clients, poke: Poke, health: Health) -> Self {
+        Self { clients, poke, health, running: Mutex::default() }
+    }
+
+    /// The ConfigMaps of a namespace that matter; `None` until they are known. Begins to watch when asked first.
+    pub fn get(&self, namespace: &NamespaceName) -> Option<Vec<Arc<ConfigMapSeen>>> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let watch = running.entry(namespace.clone()).or_insert_with(|| self.start(namespace));
+        watch.store.is_synced().then(|| watch.store.all().into_values().collect())
+    }
+
+    /// Ends the watches of namespaces that nobody names any more.
+    pub fn retain(&self, named: &BTreeSet<NamespaceName>) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|namespace, _| named.contains(namespace));
+    }
+
+    fn start(&self, namespace: &NamespaceName) -> Watch {
+        let store = Arc::new(StoreOf::<RawConfigMap>::default());
+        let api: Api<RawConfigMap> = Api::namespaced(self.clients.watches(), namespace.as_str());
+        let watch = super::run(api, Arc::clone(&store), |_| true, self.poke.clone(), self.health.clone());
+        Watch { store, task: tokio::spawn(watch).abort_handle() }
+    }
+}

@@ -1,0 +1,131 @@
+//! A cluster-wide look at everything that refers to a revision: taken for the plan and for completion only, by paged
+//! lists that are folded page by page, so that memory follows what is remarkable and not the size of the cluster.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::ids::{NamespaceName, Revision, WorkloadRef};
+use crate::observed::{Labels, Pod, PodTemplate};
+use crate::pods::workload_of;
+
+/// How many examples of one thing a census keeps; the rest is only counted.
+pub const SAMPLES: usize = 50;
+
+/// The result of one look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// When the look began: nothing older than this is missing from it.
+    pub taken_at: Option<Timestamp>,
+    /// Live proxies by namespace and revision, terminating ones included.
+    pub proxies: BTreeMap<NamespaceName, BTreeMap<Revision, u32>>,
+    /// Live proxies of Deployments, StatefulSets and DaemonSets by revision and workload.
+    pub workloads: BTreeMap<Revision, BTreeMap<WorkloadRef, u32>>,
+    /// Live proxies that no Deployment, StatefulSet or DaemonSet owns: bare pods, Jobs, other controllers, gateways
+    /// of the Gateway API. At most [`SAMPLES`] for each revision.
+    pub unmanaged: Vec<UnmanagedPod>,
+    /// How many unmanaged proxies there are, by revision.
+    pub unmanaged_count: BTreeMap<Revision, u32>,
+    /// CronJobs: their next run takes the namespace's revision of that time.
+    pub cron_jobs: Vec<CronJob>,
+    /// Objects that name a revision: Gateways, Istio resources, validators, tag Services.
+    pub references: Vec<Reference>,
+    /// What runs in the mesh and is not covered: WorkloadEntries, waypoints, east-west gateways.
+    pub uncovered: Vec<String>,
+    /// What could not be read, with the reason: whoever needs it must not assume that it is empty.
+    pub unreadable: Vec<String>,
+}
+
+/// A proxy that MeshUpgrade cannot restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnmanagedPod {
+    /// Its namespace.
+    pub namespace: NamespaceName,
+    /// Its name.
+    pub name: String,
+    /// Kind and name of its controller; `None` for a bare pod.
+    pub owner: Option<(String, String)>,
+    /// Its revision.
+    pub revision: Revision,
+    /// Whether istiod manages it for a Gateway API object.
+    pub gateway_api: bool,
+}
+
+/// A CronJob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CronJob {
+    /// Its namespace.
+    pub namespace: NamespaceName,
+    /// Its name.
+    pub name: String,
+    /// Its pod template.
+    pub template: PodTemplate,
+}
+
+/// An object that refers to a revision (or to a tag) by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reference {
+    /// What it is.
+    pub kind: ReferenceKind,
+    /// Kind as Kubernetes writes it, for example `EnvoyFilter`.
+    pub object_kind: String,
+    /// Namespace, if it has one.
+    pub namespace: Option<NamespaceName>,
+    /// Name.
+    pub name: String,
+    /// The revision that it names.
+    pub revision: Revision,
+}
+
+/// Why a [`Reference`] matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ReferenceKind {
+    /// A Gateway of the Gateway API: istiod of that revision renders it.
+    Gateway,
+    /// An Istio resource: only the revision literally named so reads it.
+    IstioResource,
+    /// The revision's own validator: goes with the control plane.
+    OwnValidator,
+    /// The default validator: must point at a revision that stays.
+    DefaultValidator,
+    /// A Service of a revision tag.
+    TagService,
+}
+
+impl Census {
+    /// Counts one pod.
+    pub fn add_pod(&mut self, pod: &Pod) {
+        let Some(proxy) = pod.proxy.as_ref().filter(|_| !pod.finished) else {
+            return;
+        };
+        let revision = proxy.revision.clone().unwrap_or_default();
+        *self.proxies.entry(pod.namespace.clone()).or_default().entry(revision.clone()).or_default() += 1;
+        let gateway_api = is_gateway_api(&pod.labels);
+        if let Some(workload) = workload_of(pod).filter(|_| !gateway_api) {
+            *self.workloads.entry(revision).or_default().entry(workload).or_default() += 1;
+            return;
+        }
+        let count = self.unmanaged_count.entry(revision.clone()).or_default();
+        *count += 1;
+        if usize::try_from(*count).is_ok_and(|count| count <= SAMPLES) {
+            self.unmanaged.push(UnmanagedPod {
+                namespace: pod.namespace.clone(),
+                name: pod.name.clone(),
+                owner: pod.controller.as_ref().map(|owner| (owner.kind.clone(), owner.name.clone())),
+                revision,
+                gateway_api,
+            });
+        }
+    }
+
+    /// How many live proxies of a revision there are, in how many namespaces.
+    pub fn proxies_on(&self, revision: &Revision) -> (u32, usize) {
+        let counts: Vec<u32> = self.proxies.values().filter_map(|by| by.get(revision)).copied().collect();
+        (counts.iter().sum(), counts.len())
+    }
+}
+
+/// Whether istiod renders this proxy from an object of the Gateway API.
+pub fn is_gateway_api(labels: &Labels) -> bool {
+    labels.contains_key(crate::labels::GATEWAY_MANAGED) || labels.contains_key(crate::labels::GATEWAY_NAME)
+}

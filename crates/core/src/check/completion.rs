@@ -1,0 +1,317 @@
+//! Checks before the old revision may go: nothing may refer to it any more. Here `source` is the revision that is left and
+//! `target` the one that stays, also for the proof of a rollback.
+
+use super::{Check, CheckInput, Finding, label_owners, listed, problem, proxies};
+use crate::census::{Census, Reference, ReferenceKind};
+use crate::ids::NamespaceName;
+use crate::injection::{Injection, Injector, injection, namespace_injection};
+use crate::labels;
+use crate::observed::{Labels, Namespace, PodTemplate};
+
+/// All of them, in the order of their results.
+pub(super) const CHAIN: [Check; 9] = [
+    NAMESPACES_MOVED,
+    Check { name: "PodTemplatesMoved", find: pod_templates_moved },
+    Check { name: "TagsMoved", find: tags_moved },
+    Check { name: "GatewaysMoved", find: gateways_moved },
+    Check { name: "IstioResourcesMoved", find: istio_resources_moved },
+    Check { name: PROXIES_MOVED, find: proxies::all_moved },
+    Check { name: "DefaultValidatorMoved", find: default_validator_moved },
+    Check { name: "NothingUncovered", find: nothing_uncovered },
+    Check { name: "GitAgrees", find: git_agrees },
+];
+
+/// What proves a rollback, in the order of the results. It needs nothing that the way forward may have left half done.
+pub(super) const ROLLBACK_CHAIN: [Check; 2] =
+    [NAMESPACES_MOVED, Check { name: PROXIES_MOVED, find: proxies::known_moved }];
+
+const NAMESPACES_MOVED: Check = Check { name: "NamespacesMoved", find: namespaces_moved };
+const PROXIES_MOVED: &str = "ProxiesMoved";
+
+/// What a check says that needs a count when there is none. Nothing is assumed.
+const NOT_COUNTED: &str = "not counted yet";
+
+/// Looks at the census, or says that there is none.
+pub(super) fn counted(input: &CheckInput<'_>, find: impl FnOnce(&Census) -> Finding) -> Finding {
+    match &input.snapshot.census {
+        Some(census) => find(census),
+        None => Finding::Problem(NOT_COUNTED.to_owned()),
+    }
+}
+
+/// A label that names the source counts even where no webhook answers it: what `istio-injection` hides today, or what the
+/// removed webhook would leave without sidecars.
+fn namespaces_moved(input: &CheckInput<'_>) -> Finding {
+    let names: Vec<&str> = input
+        .snapshot
+        .namespaces
+        .values()
+        .filter(|namespace| !namespace.terminating && asks_for_source(input, namespace))
+        .map(|namespace| namespace.name.as_str())
+        .collect();
+    let first = names.first().copied().unwrap_or_default();
+    problem(&names, |listed| {
+        format!(
+            "new pods of {listed} would still get {}: kubectl label namespace {first} {}={} {}- --overwrite, and the same in Git",
+            input.source,
+            labels::REVISION,
+            input.target,
+            labels::INJECTION
+        )
+    })
+}
+
+fn asks_for_source(input: &CheckInput<'_>, namespace: &Namespace) -> bool {
+    let injected = namespace_injection(&input.snapshot.webhooks, &namespace.name, &namespace.labels);
+    names_source(input, &namespace.labels) || leads_to_source(input, &injected)
+}
+
+/// Whether the source's own webhook injects; a tag is told as a tag.
+fn leads_to_source(input: &CheckInput<'_>, injected: &Injection) -> bool {
+    let own = |injector: &Injector| injector.tag.is_none() && injector.revision == *input.source;
+    match injected {
+        Injection::None(_) => false,
+        Injection::One(injector) => own(injector),
+        Injection::Several(injectors) => injectors.iter().any(own),
+    }
+}
+
+fn names_source(input: &CheckInput<'_>, labels: &Labels) -> bool {
+    labels.get(labels::REVISION).is_some_and(|revision| revision == input.source.as_str())
+}
+
+/// A template that names the source, or whose pods the live webhooks send there though the namespace does not ask for it.
+/// Templates that opt out are no users of the revision: istiod's own pods are labelled so.
+fn template_asks_for_source(
+    input: &CheckInput<'_>,
+    namespace: &NamespaceName,
+    template: &PodTemplate,
+) -> bool {
+    if template.labels.get(labels::SIDECAR_INJECT).is_some_and(|value| value == "false") {
+        return false;
+    }
+    let by_webhook = |namespace: &Namespace| {
+        let pod = template.shape();
+        let injected = injection(&input.snapshot.webhooks, &namespace.name, &namespace.labels, &pod);
+        leads_to_source(input, &injected) && !asks_for_source(input, namespace)
+    };
+    names_source(input, &template.labels)
+        || input.snapshot.namespaces.get(namespace).is_some_and(|namespace| by_webhook(namespace))
+}
+
+fn pod_templates_moved(input: &CheckInput<'_>) -> Finding {
+    let workloads: Vec<_> = input
+        .snapshot
+        .workloads
+        .values()
+        .filter(|workload| template_asks_for_source(input, &workload.reference.namespace, &workload.template))
+        .map(|workload| &workload.reference)
+        .collect();
+    let jobs = input
+        .snapshot
+        .census
+        .iter()
+        .flat_map(|census| &census.cron_jobs)
+        .filter(|job| template_asks_for_source(input, &job.namespace, &job.template))
+        .map(|job| format!("CronJob {}/{}", job.namespace, job.name));
+    let names = workloads.iter().map(ToString::to_string).chain(jobs);
+    let command = workloads.first().map_or(String::new(), |first| {
+        format!(
+            r#": kubectl patch {} {} -n {} -p '{{"spec":{{"template":{{"metadata":{{"labels":{{"{}":"{}"}}}}}}}}}}'"#,
+            first.kind.as_str().to_lowercase(),
+            first.name,
+            first.namespace,
+            labels::REVISION,
+            input.target
+        )
+    });
+    problem(names, |names| {
+        format!(
+            "the pod template of {names} asks for {source}: set its label {label} to {target} (or remove it where the \
+             namespace decides), in Git if Git has it{command}",
+            source = input.source,
+            target = input.target,
+            label = labels::REVISION,
+        )
+    })
+}
+
+fn tags_moved(input: &CheckInput<'_>) -> Finding {
+    let mut tags: Vec<String> = input
+        .snapshot
+        .webhooks
+        .iter()
+        .filter(|webhook| webhook.revision.as_ref() == Some(input.source))
+        .filter_map(|webhook| webhook.tag.clone())
+        .collect();
+    if tags.is_empty() {
+        return counted(input, |census| {
+            references(input, census, ReferenceKind::TagService, |names, first| {
+                format!(
+                    "{names} of a revision tag refers to {}: kubectl label service {} -n {} {}={} --overwrite, or set the tag \
+                     again with istioctl",
+                    input.source,
+                    first.name,
+                    place(first),
+                    labels::REVISION,
+                    input.target
+                )
+            })
+        });
+    }
+    tags.sort();
+    let first = tags.first().cloned().unwrap_or_default();
+    problem(&tags, |names| {
+        format!(
+            "revision tag {names} points at {}, and pods of its namespaces could not be created without it: istioctl tag set \
+             {first} --revision {} --istioNamespace {} --overwrite",
+            input.source, input.target, input.intent.istio_namespace
+        )
+    })
+}
+
+fn gateways_moved(input: &CheckInput<'_>) -> Finding {
+    counted(input, |census| {
+        let labelled = references(input, census, ReferenceKind::Gateway, |names, first| {
+            format!(
+                "{names} names {}: kubectl label gateways.gateway.networking.k8s.io {} -n {} {}={} --overwrite, and the same \
+                 in Git",
+                input.source,
+                first.name,
+                place(first),
+                labels::REVISION,
+                input.target
+            )
+        });
+        if labelled != Finding::Nothing {
+            return labelled;
+        }
+        let pods = census.unmanaged.iter().filter(|pod| pod.gateway_api && pod.revision == *input.source);
+        problem(pods.map(|pod| format!("{}/{}", pod.namespace, pod.name)), |names| {
+            format!(
+                "istiod of {} still runs the gateway pods {names}: they move when their Gateway's label {label}, or its \
+                 namespace's, is {}; kubectl get gateways.gateway.networking.k8s.io -A -L {label}",
+                input.source,
+                input.target,
+                label = labels::REVISION
+            )
+        })
+    })
+}
+
+fn istio_resources_moved(input: &CheckInput<'_>) -> Finding {
+    counted(input, |census| {
+        references(input, census, ReferenceKind::IstioResource, |names, first| {
+            format!(
+                "only {} reads {names}, which then has no effect any more: kubectl label {} {} -n {} {}={} --overwrite, and the \
+                 same in Git",
+                input.source,
+                first.object_kind.to_lowercase(),
+                first.name,
+                place(first),
+                labels::REVISION,
+                input.target
+            )
+        })
+    })
+}
+
+fn default_validator_moved(input: &CheckInput<'_>) -> Finding {
+    counted(input, |census| {
+        references(input, census, ReferenceKind::DefaultValidator, |names, _| {
+            format!(
+                "{names} asks istiod of {}, without which Istio resources could not be written: istioctl tag set default \
+                 --revision {} --istioNamespace {} --overwrite",
+                input.source, input.target, input.intent.istio_namespace
+            )
+        })
+    })
+}
+
+/// A problem about the references of one kind to the source, told with all their names and with the first of them.
+fn references(
+    input: &CheckInput<'_>,
+    census: &Census,
+    kind: ReferenceKind,
+    text: impl FnOnce(String, &Reference) -> String,
+) -> Finding {
+    let found: Vec<&Reference> = census
+        .references
+        .iter()
+        .filter(|reference| reference.kind == kind && reference.revision == *input.source)
+        .collect();
+    let Some(first) = found.first() else {
+        return Finding::Nothing;
+    };
+    problem(found.iter().map(|reference| full_name(reference)), |names| text(names, first))
+}
+
+fn full_name(reference: &Reference) -> String {
+    match &reference.namespace {
+        Some(namespace) => format!("{} {namespace}/{}", reference.object_kind, reference.name),
+        None => format!("{} {}", reference.object_kind, reference.name),
+    }
+}
+
+fn place(reference: &Reference) -> &str {
+    reference.namespace.as_ref().map_or("default", |namespace| namespace.as_str())
+}
+
+/// What is not covered may use the source without anybody seeing it here.
+fn nothing_uncovered(input: &CheckInput<'_>) -> Finding {
+    counted(input, |census| {
+        let unreadable = listed(&census.unreadable).map(|names| format!("could not be read: {names}"));
+        let uncovered = listed(&census.uncovered)
+            .map(|names| format!("in the mesh, and not covered by MeshUpgrade: {names}"));
+        let found: Vec<String> = [unreadable, uncovered].into_iter().flatten().collect();
+        if found.is_empty() {
+            return Finding::Nothing;
+        }
+        Finding::Problem(format!(
+            "whether {source} is in use is unknown. {}. Look at istioctl proxy-status --revision {source} --istioNamespace {}, \
+             then add NothingUncovered to spec.checks.skip",
+            found.join(". "),
+            input.intent.istio_namespace,
+            source = input.source
+        ))
+    })
+}
+
+/// If a deployment tool owned the label before, its next sync would put the removed revision back and pods would silently
+/// lose their sidecars. Evidence that it will not is a write of that tool after ours that left the target in place; that it
+/// owns the label again is none, because ignore rules make Argo CD apply the live value.
+fn git_agrees(input: &CheckInput<'_>) -> Finding {
+    let behind: Vec<(&Namespace, &str)> = input
+        .snapshot
+        .namespaces
+        .values()
+        .filter_map(|namespace| Some((namespace.as_ref(), unproven_manager(input, namespace)?)))
+        .collect();
+    let names = behind.iter().map(|(namespace, manager)| format!("{} ({manager})", namespace.name));
+    problem(names, |names| {
+        format!(
+            "no sync has shown yet that Git has {label}={target} for {names}, and the next one could put {source} back: set it \
+             in Git, remove the ignore rule after that, and sync; or add GitAgrees to spec.checks.skip",
+            label = labels::REVISION,
+            target = input.target,
+            source = input.source
+        )
+    })
+}
+
+/// The tool that owned a namespace's label before this run, unless it has written since and left the target in place.
+fn unproven_manager<'a>(input: &CheckInput<'_>, namespace: &'a Namespace) -> Option<&'a str> {
+    let previous = namespace
+        .previous
+        .as_ref()
+        .filter(|previous| previous.from == *input.source && previous.to == *input.target)?;
+    let manager = previous.manager.as_deref().filter(|manager| label_owners::deploys_again(manager))?;
+    let on_target =
+        namespace.labels.get(labels::REVISION).is_some_and(|revision| revision == input.target.as_str());
+    let synced = match (namespace.managers.get(manager), namespace.relabelled_at) {
+        (Some(theirs), Some(ours)) => *theirs > ours,
+        _ => false,
+    };
+    let proven = on_target && synced;
+    (!namespace.terminating && !proven).then_some(manager)
+}

@@ -1,0 +1,251 @@
+//! A small mesh that passes every check, to be broken in one place by each test.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{CheckInput, completion, preflight, rollback_proof};
+use crate::census::Census;
+use crate::decision::{CheckOutcome, CheckResult};
+use crate::ids::{NamespaceName, Revision, WorkloadKind, WorkloadRef};
+use crate::intent::{
+    CompletionIntent, CompletionMode, Intent, OnFailure, RestartIntent, RollbackControlPlane, WaveIntent,
+    WaveSelect,
+};
+use crate::labels;
+use crate::observed::{
+    ControlPlane, IntOrPercent, Istiod, Labels, MeshConfig, Namespace, PodTemplate, RolloutStatus, Snapshot,
+    Strategy, WebhookConfiguration, WebhookEntry, Workload,
+};
+use crate::plan::{Plan, PlannedWave, Unrestartable};
+use crate::selector::{LabelSelector, Operator, Requirement};
+
+pub(super) const SOURCE: &str = "asm-1-27";
+pub(super) const TARGET: &str = "asm-1-28";
+pub(super) const ROOT: &str = "-----BEGIN CERTIFICATE-----\nMIIroot\n-----END CERTIFICATE-----\n";
+
+/// Everything that a check looks at, owned.
+pub(super) struct Mesh {
+    pub intent: Intent,
+    pub source: Revision,
+    pub target: Revision,
+    pub snapshot: Snapshot,
+    pub plan: Plan,
+    pub unrestartable: Vec<Unrestartable>,
+}
+
+impl Mesh {
+    /// Two ready revisions and the namespaces `shop` and `pay` on the source, in one wave.
+    pub fn before() -> Self {
+        let mut mesh = Self {
+            intent: intent(),
+            source: SOURCE.into(),
+            target: TARGET.into(),
+            snapshot: Snapshot {
+                webhooks: vec![own_webhook(SOURCE), own_webhook(TARGET)],
+                control_planes: [SOURCE, TARGET]
+                    .into_iter()
+                    .map(|name| (name.into(), control_plane(name)))
+                    .collect(),
+                ..Snapshot::default()
+            },
+            plan: Plan::default(),
+            unrestartable: Vec::new(),
+        };
+        mesh.add_namespace("shop", &[(labels::REVISION, SOURCE)]);
+        mesh.add_namespace("pay", &[(labels::REVISION, SOURCE)]);
+        mesh.plan.waves.push(PlannedWave {
+            name: "all".to_owned(),
+            namespaces: vec!["shop".into(), "pay".into()],
+            ..PlannedWave::default()
+        });
+        mesh
+    }
+
+    /// The same with everything on the target, and counted.
+    pub fn after() -> Self {
+        let mut mesh = Self::before();
+        for name in ["shop", "pay"] {
+            mesh.namespace(name, |namespace| {
+                namespace.labels.insert(labels::REVISION.to_owned(), TARGET.to_owned());
+            });
+        }
+        mesh.census(|census| census.taken_at = Some(Timestamp::UNIX_EPOCH));
+        mesh.proxies("shop", TARGET, 3);
+        mesh
+    }
+
+    pub fn add_namespace(&mut self, name: &str, labels: &[(&str, &str)]) {
+        let namespace = Namespace { name: name.into(), labels: map(labels), ..Namespace::default() };
+        self.snapshot.namespaces.insert(name.into(), Arc::new(namespace));
+    }
+
+    pub fn namespace(&mut self, name: &str, change: impl FnOnce(&mut Namespace)) {
+        let namespace = self.snapshot.namespaces.get_mut(&NamespaceName::from(name)).unwrap();
+        change(Arc::make_mut(namespace));
+    }
+
+    pub fn census(&mut self, change: impl FnOnce(&mut Census)) {
+        change(Arc::make_mut(self.snapshot.census.get_or_insert_default()));
+    }
+
+    pub fn proxies(&mut self, namespace: &str, revision: &str, count: u32) {
+        self.census(|census| {
+            let counts = census.proxies.entry(namespace.into()).or_default();
+            counts.insert(revision.into(), count);
+        });
+    }
+
+    pub fn add_workload(&mut self, namespace: &str, name: &str, template_labels: &[(&str, &str)]) {
+        let reference = WorkloadRef::new(WorkloadKind::Deployment, namespace, name);
+        let workload = Workload {
+            reference: reference.clone(),
+            uid: name.into(),
+            generation: 1,
+            controller: None,
+            replicas: 1,
+            strategy: Strategy::Recreate,
+            paused: false,
+            ordered: false,
+            rollout: RolloutStatus::default(),
+            template: PodTemplate { labels: map(template_labels), ..PodTemplate::default() },
+        };
+        self.snapshot.workloads.insert(reference, Arc::new(workload));
+    }
+
+    pub fn plane(&mut self, revision: &str, change: impl FnOnce(&mut ControlPlane)) {
+        change(self.snapshot.control_planes.get_mut(&Revision::from(revision)).unwrap());
+    }
+
+    /// Changes the own webhook of a revision.
+    pub fn webhook(&mut self, revision: &str, change: impl FnOnce(&mut WebhookConfiguration)) {
+        let webhook =
+            self.snapshot.webhooks.iter_mut().find(|webhook| webhook.revision == Some(revision.into()));
+        change(Arc::make_mut(webhook.unwrap()));
+    }
+
+    pub fn add_tag(&mut self, tag: &str, revision: &str) {
+        let mut webhook = WebhookConfiguration::clone(&own_webhook(tag));
+        webhook.name = format!("istio-revision-tag-{tag}");
+        webhook.revision = Some(revision.into());
+        webhook.tag = Some(tag.to_owned());
+        self.snapshot.webhooks.push(Arc::new(webhook));
+    }
+
+    pub fn skip(&mut self, name: &str) {
+        self.intent.skip_checks.insert(name.to_owned());
+    }
+
+    fn input(&self) -> CheckInput<'_> {
+        CheckInput {
+            intent: &self.intent,
+            source: &self.source,
+            target: &self.target,
+            snapshot: &self.snapshot,
+            plan: &self.plan,
+            unrestartable: &self.unrestartable,
+            now: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    pub fn preflight(&self) -> Vec<CheckResult> {
+        preflight(&self.input())
+    }
+
+    pub fn completion(&self) -> Vec<CheckResult> {
+        completion(&self.input())
+    }
+
+    pub fn rollback_proof(&self) -> Vec<CheckResult> {
+        rollback_proof(&self.input())
+    }
+}
+
+/// The results that say something, as `Name outcome: message`.
+pub(super) fn said(results: &[CheckResult]) -> Vec<String> {
+    results
+        .iter()
+        .filter(|result| result.outcome != CheckOutcome::Passed)
+        .map(|result| format!("{} {:?}: {}", result.name, result.outcome, result.message))
+        .collect()
+}
+
+pub(super) fn map(pairs: &[(&str, &str)]) -> Labels {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn own_webhook(revision: &str) -> Arc<WebhookConfiguration> {
+    let term = |key: &str, operator, values: &[&str]| Requirement {
+        key: key.to_owned(),
+        operator,
+        values: values.iter().map(ToString::to_string).collect(),
+    };
+    let selector = |match_expressions| LabelSelector { match_labels: BTreeMap::new(), match_expressions };
+    let entry = |name: &str, namespace, object| WebhookEntry {
+        name: name.to_owned(),
+        namespace_selector: selector(namespace),
+        object_selector: selector(object),
+        ca_bundle: ROOT.to_owned(),
+        endpoint: format!("istio-system/istiod-{revision}"),
+        fails_closed: true,
+    };
+    let named = || term(labels::REVISION, Operator::In, &[revision]);
+    let absent = |key| term(key, Operator::DoesNotExist, &[]);
+    let not_out = || term(labels::SIDECAR_INJECT, Operator::NotIn, &["false"]);
+    let by_namespace = entry(
+        "rev.namespace.sidecar-injector.istio.io",
+        vec![named(), absent(labels::INJECTION)],
+        vec![not_out()],
+    );
+    let by_pod = entry(
+        "rev.object.sidecar-injector.istio.io",
+        vec![absent(labels::REVISION), absent(labels::INJECTION)],
+        vec![not_out(), named()],
+    );
+    Arc::new(WebhookConfiguration {
+        name: format!("istio-sidecar-injector-{revision}"),
+        revision: Some(revision.into()),
+        tag: None,
+        entries: vec![by_namespace, by_pod],
+    })
+}
+
+fn control_plane(revision: &str) -> ControlPlane {
+    ControlPlane {
+        istiod: Some(Istiod { name: format!("istiod-{revision}"), desired: 2, ready: 2 }),
+        injector_config: true,
+        mesh_config: Some(MeshConfig {
+            trust_domain: "cluster.local".to_owned(),
+            discovery_selectors: String::new(),
+        }),
+    }
+}
+
+fn intent() -> Intent {
+    Intent {
+        name: "mesh".to_owned(),
+        uid: "u".into(),
+        generation: 1,
+        target: TARGET.into(),
+        source: None,
+        run_id: String::new(),
+        istio_namespace: "istio-system".into(),
+        settle_seconds: 30,
+        waves: vec![WaveIntent {
+            name: "all".to_owned(),
+            select: WaveSelect::Rest,
+            max_concurrent_workloads: IntOrPercent::Int(1),
+            soak_seconds: 0,
+        }],
+        restart: RestartIntent { timeout_seconds: 600, pause_seconds: 0, respect_budgets: true },
+        suspend: false,
+        plan_only: false,
+        rollback_requested: false,
+        on_failure: OnFailure::Pause,
+        rollback_control_plane: RollbackControlPlane::Remove,
+        completion: CompletionIntent { mode: CompletionMode::Manual, soak_seconds: 0 },
+        skip_checks: BTreeSet::new(),
+        retry: None,
+    }
+}

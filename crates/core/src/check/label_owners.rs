@@ -1,0 +1,93 @@
+//! Who else writes the revision label of a namespace, and what keeps them from putting it back.
+
+use std::collections::BTreeMap;
+
+use super::{CheckInput, Finding, planned};
+use crate::inventory::some_of;
+use crate::labels;
+use crate::observed::Namespace;
+
+/// The label in a JSON pointer, where `/` is written `~1`.
+const REVISION_POINTER: &str = "/metadata/labels/istio.io~1rev";
+const INJECTION_POINTER: &str = "/metadata/labels/istio-injection";
+
+/// A tool that puts its own value back, now or with its next deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Tool {
+    ArgoCd,
+    FluxKustomize,
+    FluxHelm,
+    Helm,
+    Kubectl,
+}
+
+/// The tool behind a field manager. Sources: the managers' names in `managedFields` after Argo CD (with and without
+/// server-side apply), Flux's two controllers, Helm, and `kubectl` (`kubectl`, `kubectl-client-side-apply`,
+/// `kubectl-label`, …).
+fn tool(manager: &str) -> Option<Tool> {
+    match manager {
+        "argocd-controller" => Some(Tool::ArgoCd),
+        "kustomize-controller" => Some(Tool::FluxKustomize),
+        "helm-controller" => Some(Tool::FluxHelm),
+        "helm" => Some(Tool::Helm),
+        manager if manager.starts_with("kubectl") => Some(Tool::Kubectl),
+        _ => None,
+    }
+}
+
+/// Whether a field manager is that of a tool that deploys from Git and will do so again.
+pub(super) fn deploys_again(manager: &str) -> bool {
+    tool(manager).is_some_and(|tool| tool != Tool::Kubectl)
+}
+
+/// The check `LabelOwners`.
+pub(super) fn find(input: &CheckInput<'_>) -> Finding {
+    let mut owned: BTreeMap<Tool, Vec<&Namespace>> = BTreeMap::new();
+    for namespace in planned(input) {
+        let manager = namespace.revision_manager.as_ref();
+        if let Some(tool) = manager.and_then(|manager| tool(&manager.name)) {
+            owned.entry(tool).or_default().push(namespace);
+        }
+    }
+    if owned.is_empty() {
+        return Finding::Nothing;
+    }
+    let found: Vec<String> =
+        owned.into_iter().map(|(tool, namespaces)| advice(input, tool, &namespaces)).collect();
+    Finding::Warning(found.join(". "))
+}
+
+fn advice(input: &CheckInput<'_>, tool: Tool, namespaces: &[&Namespace]) -> String {
+    let names: Vec<&str> = namespaces.iter().map(|namespace| namespace.name.as_str()).collect();
+    let names = some_of(&names);
+    let label = labels::REVISION;
+    let target = input.target;
+    let pointers = if namespaces.iter().any(|namespace| namespace.labels.contains_key(labels::INJECTION)) {
+        format!("{REVISION_POINTER}, {INJECTION_POINTER}")
+    } else {
+        REVISION_POINTER.to_owned()
+    };
+    match tool {
+        Tool::ArgoCd => format!(
+            "{names}: Argo CD owns {label} and would put it back. Until Git says {target}, add to the Application \
+             spec.ignoreDifferences: [{{kind: Namespace, jsonPointers: [{pointers}]}}] and spec.syncPolicy.syncOptions: \
+             [RespectIgnoreDifferences=true]"
+        ),
+        Tool::FluxKustomize => format!(
+            "{names}: Flux owns {label} and would put it back. Until Git says {target}, add to the Kustomization spec.ignore: \
+             [{{paths: [{pointers}], target: {{kind: Namespace}}}}] (before kustomize-controller 1.9: set the annotation \
+             kustomize.toolkit.fluxcd.io/ssa: IfNotPresent on the Namespace in Git)"
+        ),
+        Tool::FluxHelm => format!(
+            "{names}: Flux owns {label} through a HelmRelease and would put it back. Until its values say {target}, add to the \
+             HelmRelease spec.driftDetection.ignore: [{{paths: [{pointers}], target: {{kind: Namespace}}}}]"
+        ),
+        Tool::Helm => format!(
+            "{names}: Helm owns {label}, and its next upgrade may put it back: set it to {target} in the chart's values before \
+             that"
+        ),
+        Tool::Kubectl => format!(
+            "{names}: kubectl wrote {label}: if a file or a script does so again, set it to {target} there before that"
+        ),
+    }
+}

@@ -1,0 +1,150 @@
+//! Named checks, run as a chain over one input: before a run writes anything, before the old revision may go, and after a
+//! rollback. A check's name is what `spec.checks.skip` takes.
+
+mod completion;
+#[cfg(test)]
+mod completion_tests;
+#[cfg(test)]
+mod fixture;
+mod label_owners;
+mod preflight;
+#[cfg(test)]
+mod preflight_tests;
+mod proxies;
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use crate::decision::{CheckOutcome, CheckResult};
+use crate::ids::{NamespaceName, Revision};
+use crate::intent::Intent;
+use crate::inventory::some_of;
+use crate::observed::{Namespace, Snapshot};
+use crate::plan::{Plan, Unrestartable};
+
+/// Names of the preflight checks, in the order of their results.
+pub const PREFLIGHT: &[&str] = &names(&preflight::CHAIN);
+/// Names of the completion checks, in the order of their results.
+pub const COMPLETION: &[&str] = &names(&completion::CHAIN);
+
+/// What all checks look at. `source` and `target` are those of the run, whichever way it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckInput<'a> {
+    /// What a person asked for.
+    pub intent: &'a Intent,
+    /// The revision that the run leaves on its way forward.
+    pub source: &'a Revision,
+    /// The revision that the run goes to on its way forward.
+    pub target: &'a Revision,
+    /// What this pass saw.
+    pub snapshot: &'a Snapshot,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Workloads in scope that cannot be restarted.
+    pub unrestartable: &'a [Unrestartable],
+    /// The time of this pass.
+    pub now: Timestamp,
+}
+
+/// Runs the preflight checks. All of them are in the result, skipped ones with what they would have said.
+pub fn preflight(input: &CheckInput<'_>) -> Vec<CheckResult> {
+    run(&preflight::CHAIN, input)
+}
+
+/// Runs the completion checks: whether anything still refers to the source.
+pub fn completion(input: &CheckInput<'_>) -> Vec<CheckResult> {
+    run(&completion::CHAIN, input)
+}
+
+/// Runs the checks that prove a rollback: whether anything still refers to the target. Takes the same input as
+/// [`completion`] and swaps the two revisions by itself.
+pub fn rollback_proof(input: &CheckInput<'_>) -> Vec<CheckResult> {
+    let back = CheckInput { source: input.target, target: input.source, ..*input };
+    run(&completion::ROLLBACK_CHAIN, &back)
+}
+
+/// The results that hold a run back.
+pub fn failed(results: &[CheckResult]) -> Vec<&CheckResult> {
+    results.iter().filter(|result| result.outcome == CheckOutcome::Failed).collect()
+}
+
+/// What one check found. The text names what was found and ends in what helps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Finding {
+    /// Nothing to say.
+    Nothing,
+    /// Worth knowing.
+    Warning(String),
+    /// Must change before the run goes on.
+    Problem(String),
+}
+
+/// A named check.
+struct Check {
+    name: &'static str,
+    find: fn(&CheckInput<'_>) -> Finding,
+}
+
+fn run(chain: &[Check], input: &CheckInput<'_>) -> Vec<CheckResult> {
+    chain
+        .iter()
+        .map(|check| {
+            let (outcome, message) = match (check.find)(input) {
+                Finding::Nothing => (CheckOutcome::Passed, String::new()),
+                Finding::Warning(message) => (CheckOutcome::Warning, message),
+                Finding::Problem(message) => (CheckOutcome::Failed, message),
+            };
+            let skipped = input.intent.skip_checks.contains(check.name);
+            CheckResult {
+                name: check.name,
+                outcome: if skipped { CheckOutcome::Skipped } else { outcome },
+                message,
+            }
+        })
+        .collect()
+}
+
+const fn names<const N: usize>(chain: &[Check; N]) -> [&'static str; N] {
+    let mut names = [""; N];
+    let mut index = 0;
+    while index < N {
+        names[index] = chain[index].name;
+        index += 1;
+    }
+    names
+}
+
+/// The live namespaces of the plan's waves.
+fn planned<'a>(input: &CheckInput<'a>) -> Vec<&'a Namespace> {
+    let names: BTreeSet<&NamespaceName> = input.plan.waves.iter().flat_map(|wave| &wave.namespaces).collect();
+    names.into_iter().filter_map(|name| input.snapshot.namespaces.get(name)).map(AsRef::as_ref).collect()
+}
+
+/// A few of these names, if there are any at all.
+fn listed<I>(names: I) -> Option<String>
+where
+    I: IntoIterator,
+    I::Item: AsRef<str>,
+{
+    let names: Vec<I::Item> = names.into_iter().collect();
+    (!names.is_empty()).then(|| some_of(&names))
+}
+
+/// A problem about these names, or nothing when there are none.
+fn problem<I>(names: I, text: impl FnOnce(String) -> String) -> Finding
+where
+    I: IntoIterator,
+    I::Item: AsRef<str>,
+{
+    listed(names).map_or(Finding::Nothing, |names| Finding::Problem(text(names)))
+}
+
+/// A warning about these names, or nothing when there are none.
+fn warning<I>(names: I, text: impl FnOnce(String) -> String) -> Finding
+where
+    I: IntoIterator,
+    I::Item: AsRef<str>,
+{
+    listed(names).map_or(Finding::Nothing, |names| Finding::Warning(text(names)))
+}

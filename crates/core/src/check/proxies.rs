@@ -1,0 +1,142 @@
+//! Whether any live proxy is left on a revision, and what to do about each kind that is.
+
+use super::completion::counted;
+use super::{CheckInput, Finding};
+use crate::census::{Census, UnmanagedPod};
+use crate::ids::{NamespaceName, Revision, WorkloadRef};
+use crate::inventory::some_of;
+
+/// Nothing runs on the source, and nothing that could: a proxy whose revision nobody knows may be one of it.
+pub(super) fn all_moved(input: &CheckInput<'_>) -> Finding {
+    counted(input, |census| match on_source(input, census) {
+        Finding::Nothing => unknown(input, census),
+        found => found,
+    })
+}
+
+/// Nothing runs on the source. Enough for a rollback: what it takes back was injected in the run, so its revision is known.
+pub(super) fn known_moved(input: &CheckInput<'_>) -> Finding {
+    counted(input, |census| on_source(input, census))
+}
+
+fn on_source(input: &CheckInput<'_>, census: &Census) -> Finding {
+    let (count, _) = census.proxies_on(input.source);
+    if count == 0 {
+        return Finding::Nothing;
+    }
+    let mut parts = vec![format!(
+        "{} on {} in {}",
+        proxies(count),
+        input.source,
+        some_of(&namespaces(census, input.source))
+    )];
+    parts.extend(managed(input, census));
+    parts.extend(unmanaged(input, census));
+    Finding::Problem(parts.join(". "))
+}
+
+fn unknown(input: &CheckInput<'_>, census: &Census) -> Finding {
+    let nobody = Revision::default();
+    let (count, _) = census.proxies_on(&nobody);
+    if count == 0 {
+        return Finding::Nothing;
+    }
+    Finding::Problem(format!(
+        "{} in {} without any sign of a revision: find out which istiod they use with istioctl proxy-status --istioNamespace \
+         {}, and restart them",
+        proxies(count),
+        some_of(&namespaces(census, &nobody)),
+        input.intent.istio_namespace
+    ))
+}
+
+fn proxies(count: u32) -> String {
+    if count == 1 { "1 proxy runs".to_owned() } else { format!("{count} proxies run") }
+}
+
+fn namespaces<'a>(census: &'a Census, revision: &Revision) -> Vec<&'a str> {
+    census
+        .proxies
+        .iter()
+        .filter(|(_, by_revision)| by_revision.get(revision).is_some_and(|count| *count > 0))
+        .map(|(namespace, _)| NamespaceName::as_str(namespace))
+        .collect()
+}
+
+/// Workloads whose pods are still there: unrestartable ones, or ones that fell back.
+fn managed(input: &CheckInput<'_>, census: &Census) -> Option<String> {
+    let workloads: Vec<&WorkloadRef> = census.workloads.get(input.source)?.keys().collect();
+    let first = workloads.first()?;
+    let names: Vec<String> = workloads.iter().map(ToString::to_string).collect();
+    Some(format!(
+        "Restart {}: kubectl rollout restart {} {} -n {}",
+        some_of(&names),
+        first.kind.as_str().to_lowercase(),
+        first.name,
+        first.namespace
+    ))
+}
+
+/// What helps a pod that MeshUpgrade does not restart, by what owns it; in the order in which they are told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Remedy {
+    Recreate,
+    Wait,
+    Owner,
+    Gateway,
+}
+
+fn remedy(pod: &UnmanagedPod) -> Remedy {
+    match &pod.owner {
+        _ if pod.gateway_api => Remedy::Gateway,
+        None => Remedy::Recreate,
+        Some((kind, _)) if kind == "Job" => Remedy::Wait,
+        Some(_) => Remedy::Owner,
+    }
+}
+
+/// One sentence for each kind of owner that there is, and how many pods no example was kept of.
+fn unmanaged(input: &CheckInput<'_>, census: &Census) -> Vec<String> {
+    let pods: Vec<&UnmanagedPod> =
+        census.unmanaged.iter().filter(|pod| pod.revision == *input.source).collect();
+    let sentences =
+        [Remedy::Recreate, Remedy::Wait, Remedy::Owner, Remedy::Gateway].into_iter().filter_map(|wanted| {
+            let alike: Vec<&UnmanagedPod> =
+                pods.iter().copied().filter(|pod| remedy(pod) == wanted).collect();
+            sentence(wanted, &alike)
+        });
+    let all = census.unmanaged_count.get(input.source).copied().unwrap_or_default();
+    let unlisted = usize::try_from(all).unwrap_or(usize::MAX).saturating_sub(pods.len());
+    let more = (unlisted > 0)
+        .then(|| format!("{unlisted} more pods that MeshUpgrade does not restart are not listed here"));
+    more.into_iter().chain(sentences).collect()
+}
+
+fn sentence(remedy: Remedy, pods: &[&UnmanagedPod]) -> Option<String> {
+    let first = pods.first()?;
+    let names: Vec<String> = pods.iter().map(|pod| name(pod)).collect();
+    let names = some_of(&names);
+    Some(match remedy {
+        Remedy::Recreate => format!(
+            "Without a controller: {names}; create each again from its manifest after kubectl delete pod {} -n {}",
+            first.name, first.namespace
+        ),
+        Remedy::Wait => format!(
+            "Of Jobs: {names}; wait until they end, kubectl wait --for=delete pod/{} -n {} --timeout=1h, or delete the Job",
+            first.name, first.namespace
+        ),
+        Remedy::Owner => format!(
+            "Of controllers that MeshUpgrade does not know: {names}; restart them through their owner"
+        ),
+        Remedy::Gateway => format!(
+            "Of the Gateway API: {names}; they move when the label istio.io/rev of their Gateway or its namespace changes"
+        ),
+    })
+}
+
+fn name(pod: &UnmanagedPod) -> String {
+    match &pod.owner {
+        Some((kind, owner)) => format!("{}/{} ({kind} {owner})", pod.namespace, pod.name),
+        None => format!("{}/{}", pod.namespace, pod.name),
+    }
+}

@@ -1,0 +1,125 @@
+//! The entry point of the core.
+
+use jiff::Timestamp;
+
+use crate::conditions::{ConditionStatus, ConditionType};
+use crate::decision::{Decision, Event, Needs, Wake};
+use crate::intent::Intent;
+use crate::invariant;
+use crate::machine::pass::Pass;
+use crate::machine::phase::{Phase, Trigger};
+use crate::machine::{back, complete, start, wave};
+use crate::observed::Snapshot;
+use crate::record::{Record, RollbackCause};
+use crate::view;
+use crate::wait::{Wait, WaitReason};
+
+/// How many changes of position one call may make.
+const MAX_STEPS: usize = 16;
+
+/// Decides what to do now. Total and deterministic: the same arguments give the same result.
+///
+/// The effects rest on `record` as it was passed in, which must be what is stored.
+pub fn decide(now: Timestamp, intent: &Intent, record: &Record, snapshot: &Snapshot) -> Decision {
+    let mut pass = Pass::new(now, intent, record, snapshot);
+    turn_back_if_asked(&mut pass);
+    let mut steps = 0;
+    while steps < MAX_STEPS && step(&mut pass) {
+        // What was waited for on the way is over.
+        pass.waits.clear();
+        steps += 1;
+    }
+    handle_retry(&mut pass);
+    let decision = finish(pass, record);
+    enforce(intent, record, snapshot, decision)
+}
+
+/// One step of the phase. Says whether the position changed, so that the next phase gets its turn.
+fn step(pass: &mut Pass<'_>) -> bool {
+    match pass.run.phase {
+        Phase::Pending => pass.go(Trigger::Observed),
+        Phase::Preflight => start::preflight(pass),
+        Phase::Planned => start::planned(pass),
+        Phase::StartingControlPlane => start::control_plane(pass),
+        Phase::Migrating => wave::migrate(pass),
+        Phase::Soaking => wave::soak(pass),
+        Phase::Completing => complete::complete(pass),
+        Phase::RollingBack => back::roll_back(pass),
+        Phase::Succeeded | Phase::RolledBack => false,
+    }
+}
+
+/// Rollback is latched when it is first seen, from any phase before the accepted completion.
+fn turn_back_if_asked(pass: &mut Pass<'_>) {
+    if !pass.started() || pass.run.phase.is_over() || pass.run.rollback.is_some() {
+        return;
+    }
+    if pass.intent.rollback_requested {
+        pass.turn_back(RollbackCause::Requested, "spec.rollback.requested is set".into());
+    } else if pass.intent.target == pass.run.source && pass.run.source != pass.run.target {
+        pass.turn_back(
+            RollbackCause::TargetReverted,
+            "spec.targetRevision was set back to the source".into(),
+        );
+    }
+}
+
+/// A retry is acted on by whatever was blocked in this pass; either way its value is used up.
+fn handle_retry(pass: &mut Pass<'_>) {
+    if !pass.retry {
+        return;
+    }
+    pass.run.handled_retry.clone_from(&pass.intent.retry);
+    if !pass.events.iter().any(|event| event.reason == "RetryAccepted") {
+        pass.event(false, "RetryIgnored", None, "nothing is blocked that a retry could mend");
+    }
+}
+
+fn finish(pass: Pass<'_>, before: &Record) -> Decision {
+    let record = pass.record();
+    let view = view::of(&pass);
+    let Pass { effects, events, wake, needs, .. } = pass;
+    let changed = record != *before;
+    Decision {
+        // Effects that rest on facts which are not stored yet come with the next call.
+        effects: if record.run == before.run { effects } else { Vec::new() },
+        wake: if changed { Wake::Again } else { wake },
+        record,
+        view,
+        events,
+        needs,
+    }
+}
+
+/// A decision that breaks an invariant is a defect of this crate: nothing is written, and a person is told.
+fn enforce(intent: &Intent, record: &Record, snapshot: &Snapshot, mut decision: Decision) -> Decision {
+    let violations = invariant::violations(intent, record, snapshot, &decision);
+    if violations.is_empty() {
+        return decision;
+    }
+    let because = format!(
+        "{}; nothing was written. This is a defect of MeshUpgrade: please report it",
+        violations.join("; ")
+    );
+    let wait = Wait { reason: WaitReason::InvariantViolated, about: None, because: because.clone() };
+    decision.effects.clear();
+    decision.record = record.clone();
+    decision.wake = Wake::OnChange;
+    decision.needs = Needs::default();
+    decision.view.message.clone_from(&because);
+    decision.view.blocked.insert(0, wait);
+    decision.view.conditions.set(
+        ConditionType::Stalled,
+        ConditionStatus::True,
+        "InvariantViolated",
+        because.clone(),
+    );
+    decision.view.conditions.set(
+        ConditionType::Ready,
+        ConditionStatus::False,
+        "InvariantViolated",
+        because.clone(),
+    );
+    decision.events = vec![Event { warning: true, reason: "InvariantViolated", note: because, about: None }];
+    decision
+}

@@ -1,0 +1,66 @@
+//! The closed list of writes that a decision may ask for.
+
+use crate::ids::{NamespaceName, Revision, Uid, WorkloadRef};
+use crate::observed::PreviousLabels;
+
+/// A write. Each is safe to repeat and carries its precondition and its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// One JSON merge patch on a namespace, with our field manager.
+    Relabel(Relabel),
+    /// One server-side apply of our pod-template annotation, with our field manager and without force.
+    Restart(Restart),
+}
+
+/// Sets the labels that decide injection on a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relabel {
+    /// Which namespace.
+    pub namespace: NamespaceName,
+    /// Precondition: its resource version.
+    pub resource_version: String,
+    /// New value of `istio.io/rev`; `None` removes the label.
+    pub revision: Option<Revision>,
+    /// New value of `istio-injection`; `None` removes the label.
+    pub injection: Option<String>,
+    /// What to do with the annotation that remembers the previous values.
+    pub previous: PreviousEdit,
+    /// Value of [`crate::labels::RELABELLED_BY`].
+    pub stamp: String,
+    /// Why.
+    pub because: String,
+}
+
+/// What a relabelling does with the previous-values annotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PreviousEdit {
+    /// Write it: the first relabelling of this pair of revisions.
+    Set(PreviousLabels),
+    /// Leave it as it is: its first value is never overwritten.
+    Leave,
+    /// Remove it: the namespace is back to what it was.
+    Remove,
+}
+
+/// Restarts a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restart {
+    /// Which workload.
+    pub workload: WorkloadRef,
+    /// Precondition: its uid.
+    pub uid: Uid,
+    /// Value of [`crate::labels::RESTART`].
+    pub stamp: String,
+    /// Why.
+    pub because: String,
+}
+
+impl Effect {
+    /// Why it is done.
+    pub fn because(&self) -> &str {
+        match self {
+            Self::Relabel(relabel) => &relabel.because,
+            Self::Restart(restart) => &restart.because,
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The validated request: what a person asked for. Made from the CRD's `spec` by the `api` crate.
+
+use std::collections::BTreeSet;
+
+use crate::ids::{NamespaceName, Revision, Uid};
+use crate::observed::IntOrPercent;
+use crate::selector::LabelSelector;
+
+/// A MeshUpgrade, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intent {
+    /// Name of the object.
+    pub name: String,
+    /// Its uid: part of every restart stamp.
+    pub uid: Uid,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// Where to go.
+    pub target: Revision,
+    /// Where from; discovered when it is not set.
+    pub source: Option<Revision>,
+    /// Free text: another value starts another run of the same pair.
+    pub run_id: String,
+    /// The namespace of the control planes.
+    pub istio_namespace: NamespaceName,
+    /// How long a label must stay before restarts begin, in seconds.
+    pub settle_seconds: u32,
+    /// The waves in order. Never empty: the default is one wave of everything.
+    pub waves: Vec<WaveIntent>,
+    /// How workloads are restarted.
+    pub restart: RestartIntent,
+    /// Hold when no batch is open.
+    pub suspend: bool,
+    /// Publish the plan, write nothing else.
+    pub plan_only: bool,
+    /// Rollback was requested.
+    pub rollback_requested: bool,
+    /// What a failed workload does.
+    pub on_failure: OnFailure,
+    /// What a rollback does with the target's control plane.
+    pub rollback_control_plane: RollbackControlPlane,
+    /// How the run ends.
+    pub completion: CompletionIntent,
+    /// Names of checks to skip.
+    pub skip_checks: BTreeSet<String>,
+    /// Value of the annotation [`crate::labels::RETRY`].
+    pub retry: Option<String>,
+}
+
+/// One wave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaveIntent {
+    /// Its name.
+    pub name: String,
+    /// Which namespaces belong to it.
+    pub select: WaveSelect,
+    /// How many workloads may be in rollout at once.
+    pub max_concurrent_workloads: IntOrPercent,
+    /// How long to wait after its last workload, in seconds.
+    pub soak_seconds: u32,
+}
+
+/// Which namespaces a wave takes from the scope. First match wins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WaveSelect {
+    /// By label.
+    Selector(LabelSelector),
+    /// By name.
+    Names(BTreeSet<NamespaceName>),
+    /// Whatever no earlier wave took.
+    Rest,
+}
+
+/// How workloads are restarted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestartIntent {
+    /// How long one workload may take, in seconds.
+    pub timeout_seconds: u32,
+    /// How long to wait between batches, in seconds. Zero refills a batch as its workloads finish.
+    pub pause_seconds: u32,
+    /// Whether pod disruption budgets hold back a restart.
+    pub respect_budgets: bool,
+}
+
+/// What a failed workload does to the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Stop, name it, and go on when it is repaired.
+    Pause,
+    /// Roll everything back.
+    Automatic,
+}
+
+/// What a rollback does with the target's control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RollbackControlPlane {
+    /// It goes, after proof that nothing uses it.
+    Remove,
+    /// It stays.
+    Keep,
+}
+
+/// How a run ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompletionIntent {
+    /// Who accepts the end.
+    pub mode: CompletionMode,
+    /// How long the old control plane stays after the last wave, in seconds.
+    pub soak_seconds: u32,
+}
+
+/// Who accepts the end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompletionMode {
+    /// A person.
+    Manual,
+    /// The operator, when all checks pass.
+    Automatic,
+    /// The old control plane stays.
+    Keep,
+}

@@ -1,0 +1,127 @@
+//! Safety properties of one decision, checked in release builds too. A decision that breaks one writes nothing.
+//! Numbers are those of the project's list of invariants.
+
+use std::collections::BTreeSet;
+
+use crate::decision::Decision;
+use crate::effect::Effect;
+use crate::ids::NamespaceName;
+use crate::intent::Intent;
+use crate::machine::phase::Phase;
+use crate::observed::Snapshot;
+use crate::record::{MAX_BATCH, Record, Run};
+
+/// What a decision breaks; empty when it is fine.
+pub fn violations(intent: &Intent, before: &Record, snapshot: &Snapshot, decision: &Decision) -> Vec<String> {
+    let mut found = Vec::new();
+    let Some(run) = &decision.record.run else {
+        return vec!["I3: a decision without a run".into()];
+    };
+    batch_is_bounded(run, decision, &mut found);
+    position_never_goes_back(before, run, &mut found);
+    suspended_opens_nothing(intent, before, run, &mut found);
+    success_is_proven(before, run, snapshot, &mut found);
+    effects_stay_in_the_plan(intent, before, snapshot, decision, &mut found);
+    found
+}
+
+fn batch_is_bounded(run: &Run, decision: &Decision, found: &mut Vec<String>) {
+    let Some(batch) = &run.batch else { return };
+    // Rollback passes over failed workloads, which then stay open beside the allowed number.
+    let open = batch.entries.iter().filter(|entry| run.rollback.is_none() || !entry.timed_out).count();
+    let allowed = decision
+        .record
+        .plan
+        .as_ref()
+        .and_then(|plan| plan.waves.get(usize::try_from(run.wave).ok()?))
+        .map_or(MAX_BATCH, |wave| usize::try_from(wave.max_concurrent).unwrap_or(MAX_BATCH));
+    if open > allowed || batch.entries.len() > MAX_BATCH {
+        found.push(format!("I3: {open} workloads open, {allowed} allowed"));
+    }
+}
+
+fn position_never_goes_back(before: &Record, run: &Run, found: &mut Vec<String>) {
+    let Some(old) = before.run.as_ref().filter(|old| old.counter == run.counter) else {
+        return;
+    };
+    if old.rollback.is_some() && run.rollback.is_none() {
+        found.push("I11: a rollback was turned forward again".into());
+    }
+    if run.rollback.is_none() && run.wave < old.wave {
+        found.push(format!("I11: wave {} after wave {}", run.wave, old.wave));
+    }
+    if old.started_at.is_some() && (old.source != run.source || old.target != run.target) {
+        found.push("I11: source or target changed in mid-run".into());
+    }
+}
+
+fn suspended_opens_nothing(intent: &Intent, before: &Record, run: &Run, found: &mut Vec<String>) {
+    if !intent.suspend || run.rollback.is_some() {
+        return;
+    }
+    let batches = before.run.as_ref().filter(|old| old.counter == run.counter).map_or(0, |old| old.batches);
+    if run.batches > batches {
+        found.push("I12: a batch was opened while the run is suspended".into());
+    }
+}
+
+fn success_is_proven(before: &Record, run: &Run, snapshot: &Snapshot, found: &mut Vec<String>) {
+    let was_over = before.run.as_ref().is_some_and(|old| old.counter == run.counter && old.phase.is_over());
+    if run.phase != Phase::Succeeded || was_over || run.source == run.target {
+        return;
+    }
+    match &snapshot.census {
+        Some(census)
+            if census.workloads.get(&run.source).is_none_or(std::collections::BTreeMap::is_empty) => {}
+        _ => found.push(format!("I4: success, though workloads are on {} or were not counted", run.source)),
+    }
+}
+
+fn effects_stay_in_the_plan(
+    intent: &Intent,
+    before: &Record,
+    snapshot: &Snapshot,
+    decision: &Decision,
+    found: &mut Vec<String>,
+) {
+    let (Some(run), Some(plan)) = (&before.run, &before.plan) else {
+        if !decision.effects.is_empty() {
+            found.push("I13: a write before the plan is stored".into());
+        }
+        return;
+    };
+    let planned: BTreeSet<&NamespaceName> = plan.waves.iter().flat_map(|wave| &wave.namespaces).collect();
+    for effect in &decision.effects {
+        let (namespace, stamp) = match effect {
+            Effect::Relabel(relabel) => (&relabel.namespace, &relabel.stamp),
+            Effect::Restart(restart) => (&restart.workload.namespace, &restart.stamp),
+        };
+        if run.started_at.is_none() || run.phase.is_over() || !planned.contains(namespace) {
+            found.push(format!("I13: a write to {namespace}, which is not part of the stored plan"));
+        }
+        match effect {
+            Effect::Relabel(relabel) => {
+                let seen = snapshot.namespaces.get(namespace).and_then(|seen| seen.relabelled_by.as_ref());
+                if seen == Some(&relabel.stamp) {
+                    found.push(format!("I15: {namespace} would be relabelled twice"));
+                }
+                let to = relabel.revision.as_ref();
+                if run.rollback.is_none() && to != Some(&run.target) {
+                    found.push(format!("I7: {namespace} would get a label that is not the target's"));
+                }
+            }
+            Effect::Restart(restart) => {
+                let open = run.batch.iter().flat_map(|batch| &batch.entries);
+                if !open
+                    .into_iter()
+                    .any(|entry| entry.workload == restart.workload && entry.uid == restart.uid)
+                {
+                    found.push(format!("I3: {} is not in the stored batch", restart.workload));
+                }
+            }
+        }
+        if !stamp.starts_with(intent.uid.as_str()) {
+            found.push(format!("I13: a stamp of another object: {stamp}"));
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! What takes part in a run: the scope of namespaces, and each workload's place in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::budget::{self, budget_verdict};
+use crate::census::is_gateway_api;
+use crate::ids::{NamespaceName, Revision, WorkloadRef};
+use crate::injection::{Injection, NoInjection, injection, namespace_injection, relabelled};
+use crate::intent::Intent;
+use crate::labels;
+use crate::observed::{Namespace, Snapshot, Strategy, Workload};
+use crate::plan::{LeftNamespace, Unrestartable};
+
+/// The two revisions of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair<'a> {
+    /// The revision that the run leaves.
+    pub source: &'a Revision,
+    /// The revision that the run goes to.
+    pub target: &'a Revision,
+}
+
+/// Where a namespace stands towards a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It moves with the run.
+    InScope,
+    /// It is in a mesh and stays as it is.
+    Left(LeftNamespace),
+    /// It has nothing to do with the run.
+    Outside,
+}
+
+/// Where a namespace stands: what the *live* webhooks resolve to the source is in scope, and what this pair of revisions
+/// has moved before (annotation), nothing else.
+pub fn standing(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>, namespace: &Namespace) -> Standing {
+    let left = |reason: &str, message: String| {
+        Standing::Left(LeftNamespace {
+            namespace: namespace.name.clone(),
+            reason: reason.to_owned(),
+            message,
+        })
+    };
+    if is_system(intent, &namespace.name) || namespace.terminating {
+        return Standing::Outside;
+    }
+    if namespace.labels.get(labels::DATAPLANE_MODE).is_some_and(|mode| mode == "ambient") {
+        return left(
+            "Ambient",
+            "is in ambient mode, which has no sidecars; revisions of sidecars do not concern it".into(),
+        );
+    }
+    let moved_before = moved_by(namespace, pair);
+    match namespace_injection(&snapshot.webhooks, &namespace.name, &namespace.labels) {
+        Injection::One(injector) => match injector.tag {
+            Some(tag) => left(
+                "OnRevisionTag",
+                format!("follows the revision tag {tag:?} (now {}): move it with the tag", injector.revision),
+            ),
+            None if injector.revision == *pair.source || moved_before => Standing::InScope,
+            None if injector.revision == *pair.target => Standing::Outside,
+            None => left("OtherRevision", format!("uses the revision {}", injector.revision)),
+        },
+        Injection::Several(injectors) => {
+            let names: Vec<&str> = injectors.iter().map(|injector| injector.webhook.as_str()).collect();
+            left("SeveralInjectors", format!("several webhooks inject its pods: {}", names.join(", ")))
+        }
+        Injection::None(_) if moved_before || hidden_by_injection_label(snapshot, pair, namespace) => {
+            Standing::InScope
+        }
+        Injection::None(_) => match namespace.labels.get(labels::REVISION) {
+            Some(value) => left(
+                "UnknownRevision",
+                format!(
+                    "has the label {}={value}, which no webhook answers: its new pods get no sidecar",
+                    labels::REVISION
+                ),
+            ),
+            None => Standing::Outside,
+        },
+    }
+}
+
+/// Whether the previous-values annotation of a namespace names this pair.
+pub fn moved_by(namespace: &Namespace, pair: Pair<'_>) -> bool {
+    namespace
+        .previous
+        .as_ref()
+        .is_some_and(|previous| previous.from == *pair.source && previous.to == *pair.target)
+}
+
+/// `istio-injection` hides `istio.io/rev` from the revision's webhook: new pods would get no sidecar, though pods with
+/// one live here. Such a namespace is in the mesh, and relabelling mends it.
+fn hidden_by_injection_label(snapshot: &Snapshot, pair: Pair<'_>, namespace: &Namespace) -> bool {
+    namespace.labels.contains_key(labels::INJECTION)
+        && namespace.labels.get(labels::REVISION).is_some_and(|value| value == pair.source.as_str())
+        && snapshot.census.as_ref().is_some_and(|census| {
+            census.proxies.get(&namespace.name).is_some_and(|counts| counts.contains_key(pair.source))
+        })
+}
+
+/// Namespaces that are never touched: Istio's own and those that Istio never injects.
+pub fn is_system(intent: &Intent, namespace: &NamespaceName) -> bool {
+    *namespace == intent.istio_namespace || labels::NEVER_INJECTED.contains(&namespace.as_str())
+}
+
+/// Finds the source: the one revision other than the target that namespaces resolve to, or that an interrupted run to
+/// this target came from. An error says what was found instead.
+pub fn discover_source(intent: &Intent, snapshot: &Snapshot) -> Result<Option<Revision>, String> {
+    if let Some(source) = &intent.source {
+        return Ok(Some(source.clone()));
+    }
+    let mut found: BTreeMap<Revision, Vec<&str>> = BTreeMap::new();
+    let mut unresolved = Vec::new();
+    for namespace in snapshot.namespaces.values().filter(|namespace| !is_system(intent, &namespace.name)) {
+        let from_annotation = namespace
+            .previous
+            .as_ref()
+            .filter(|previous| previous.to == intent.target)
+            .map(|p| p.from.clone());
+        let live = match namespace_injection(&snapshot.webhooks, &namespace.name, &namespace.labels) {
+            Injection::One(injector) if injector.tag.is_none() => Some(injector.revision),
+            Injection::One(_) | Injection::Several(_) => None,
+            Injection::None(_) => {
+                let named = named_revision(snapshot, namespace);
+                if named.is_none()
+                    && from_annotation.is_none()
+                    && namespace.labels.contains_key(labels::REVISION)
+                {
+                    unresolved.push(namespace.name.as_str());
+                }
+                named
+            }
+        };
+        for revision in
+            [from_annotation, live].into_iter().flatten().filter(|revision| *revision != intent.target)
+        {
+            found.entry(revision).or_default().push(namespace.name.as_str());
+        }
+    }
+    match found.len() {
+        0 if unresolved.is_empty() => Ok(None),
+        0 => Err(format!(
+            "no webhook answers for the label {} of {}: set spec.sourceRevision, or repair the control plane they name",
+            labels::REVISION,
+            some_of(&unresolved)
+        )),
+        1 => Ok(found.into_keys().next()),
+        _ => {
+            let list: Vec<String> =
+                found.iter().map(|(revision, names)| format!("{revision} ({})", some_of(names))).collect();
+            Err(format!(
+                "namespaces use several revisions: {}; set spec.sourceRevision to one of them",
+                list.join(", ")
+            ))
+        }
+    }
+}
+
+/// The revision that a namespace's label names, if that revision has an injector of its own. Used where
+/// `istio-injection` hides the label from it.
+fn named_revision(snapshot: &Snapshot, namespace: &Namespace) -> Option<Revision> {
+    let revision = Revision::from(namespace.labels.get(labels::REVISION)?.as_str());
+    own_injector(snapshot, &revision).map(|_| revision)
+}
+
+/// The injector of a revision itself, not of a tag.
+pub fn own_injector<'a>(
+    snapshot: &'a Snapshot,
+    revision: &Revision,
+) -> Option<&'a crate::observed::WebhookConfiguration> {
+    snapshot
+        .webhooks
+        .iter()
+        .find(|webhook| webhook.tag.is_none() && webhook.revision.as_ref() == Some(revision))
+        .map(AsRef::as_ref)
+}
+
+/// Up to five names, then how many more.
+pub fn some_of<T: AsRef<str>>(names: &[T]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// The group of a wave that a workload is restarted with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// With its namespace's wave.
+    Application,
+    /// With the gateways, after all waves.
+    Last,
+}
+
+/// Whether a workload's pods get a sidecar from one of the two revisions when its namespace says so.
+pub fn takes_part(snapshot: &Snapshot, pair: Pair<'_>, namespace: &Namespace, workload: &Workload) -> bool {
+    [pair.source, pair.target].into_iter().any(|revision| {
+        let labels = relabelled(&namespace.labels, revision);
+        matches!(
+            injection(&snapshot.webhooks, &namespace.name, &labels, &workload.template.shape()),
+            Injection::One(injector) if injector.revision == *revision
+        )
+    })
+}
+
+/// When a workload is restarted.
+pub fn group(snapshot: &Snapshot, workload: &Workload) -> Group {
+    let gateway = workload
+        .template
+        .annotations
+        .get(labels::INJECT_TEMPLATES)
+        .is_some_and(|templates| templates.split(',').any(|template| template.trim() == "gateway"));
+    if gateway || snapshot.operator.as_ref() == Some(&workload.reference) {
+        Group::Last
+    } else {
+        Group::Application
+    }
+}
+
+/// Why a workload cannot be restarted by us, with what a person does about it; `None` when it can.
+pub fn unrestartable(intent: &Intent, snapshot: &Snapshot, workload: &Workload) -> Option<Unrestartable> {
+    let reference = &workload.reference;
+    let because = |reason: &'static str, message: String| {
+        Some(Unrestartable { workload: reference.clone(), reason, message })
+    };
+    let restart_by_hand = format!(
+        "kubectl rollout restart {} {} -n {}",
+        reference.kind.as_str().to_lowercase(),
+        reference.name,
+        reference.namespace
+    );
+    if is_gateway_api(&workload.template.labels) {
+        return because(
+            "GatewayApiManaged",
+            format!(
+                "istiod manages it for a Gateway of the Gateway API: it moves when the Gateway's label {} or its \
+                 namespace's changes",
+                labels::REVISION
+            ),
+        );
+    }
+    if let Some(owner) = &workload.controller {
+        return because(
+            "OwnedByController",
+            format!(
+                "{} {} owns it and would undo a restart: restart it through its owner",
+                owner.kind, owner.name
+            ),
+        );
+    }
+    if workload.paused {
+        return because(
+            "Paused",
+            format!(
+                "its rollouts are paused: kubectl rollout resume deployment {} -n {}",
+                reference.name, reference.namespace
+            ),
+        );
+    }
+    match workload.strategy {
+        Strategy::OnDelete => because(
+            "OnDelete",
+            format!(
+                "its pods change only when they are deleted: {restart_by_hand}, then delete its pods one by one"
+            ),
+        ),
+        Strategy::Partitioned { partition } if partition > 0 => because(
+            "Partitioned",
+            format!(
+                "pods below ordinal {partition} keep the old template: set the partition to 0, or {restart_by_hand} and delete them"
+            ),
+        ),
+        _ => match budget_never(intent, snapshot, workload) {
+            Some(message) => because("BudgetNeverMet", message),
+            None => None,
+        },
+    }
+}
+
+fn budget_never(intent: &Intent, snapshot: &Snapshot, workload: &Workload) -> Option<String> {
+    if !intent.restart.respect_budgets {
+        return None;
+    }
+    let budgets = snapshot.budgets.get(&workload.reference.namespace)?;
+    match budget_verdict(workload, budgets, &[]) {
+        budget::Verdict::Never(message) => Some(message),
+        budget::Verdict::Allowed | budget::Verdict::Wait(_) => None,
+    }
+}
+
+/// Why a workload that has a proxy of its own is not ours to restart; `None` when injection decides.
+pub fn manual_proxy(snapshot: &Snapshot, namespace: &Namespace, workload: &Workload) -> bool {
+    matches!(
+        injection(&snapshot.webhooks, &namespace.name, &namespace.labels, &workload.template.shape()),
+        Injection::None(NoInjection::OwnProxy)
+    )
+}
+
+/// The restartable workloads of some namespaces in one group.
+pub fn members<'a>(
+    intent: &Intent,
+    snapshot: &'a Snapshot,
+    pair: Pair<'_>,
+    namespaces: &BTreeSet<NamespaceName>,
+    wanted: Group,
+) -> Vec<&'a Workload> {
+    workloads_in(snapshot, namespaces)
+        .filter(|(namespace, workload)| {
+            group(snapshot, workload) == wanted
+                && takes_part(snapshot, pair, namespace, workload)
+                && unrestartable(intent, snapshot, workload).is_none()
+        })
+        .map(|(_, workload)| workload)
+        .collect()
+}
+
+/// All workloads of some namespaces, each with its namespace.
+pub fn workloads_in<'a>(
+    snapshot: &'a Snapshot,
+    namespaces: &BTreeSet<NamespaceName>,
+) -> impl Iterator<Item = (&'a Namespace, &'a Workload)> {
+    namespaces.iter().filter_map(|name| snapshot.namespaces.get(name)).flat_map(|namespace| {
+        workloads_of(snapshot, &namespace.name).map(move |workload| (namespace.as_ref(), workload))
+    })
+}
+
+/// The workloads of one namespace: references are ordered by namespace first, so this is a range.
+fn workloads_of<'a>(snapshot: &'a Snapshot, namespace: &NamespaceName) -> impl Iterator<Item = &'a Workload> {
+    let first = WorkloadRef {
+        namespace: namespace.clone(),
+        kind: crate::ids::WorkloadKind::Deployment,
+        name: String::new(),
+    };
+    let namespace = namespace.clone();
+    snapshot
+        .workloads
+        .range(first..)
+        .take_while(move |(reference, _)| reference.namespace == namespace)
+        .map(|(_, workload)| workload.as_ref())
+}

@@ -1,0 +1,150 @@
+//! The end of the way forward: soak, proof that nothing refers to the source, and its removal.
+
+use std::collections::BTreeSet;
+
+use crate::check::{self, CheckInput};
+use crate::gate;
+use crate::ids::NamespaceName;
+use crate::intent::CompletionMode;
+use crate::inventory::{Group, members};
+use crate::machine::pass::{Pass, after, pair};
+use crate::machine::phase::Trigger;
+use crate::machine::relabel::labels_in_place;
+use crate::machine::wave::append;
+use crate::planning;
+use crate::wait::WaitReason;
+
+/// Moves the completion by one step. Says whether the position changed.
+pub fn complete(pass: &mut Pass<'_>) -> bool {
+    if pass.run.source == pass.run.target {
+        return finish(pass, "nothing had to be moved: no namespace uses another revision");
+    }
+    let begun = *pass.run.soak_since.get_or_insert(pass.now);
+    if late(pass, begun) {
+        return true;
+    }
+    let labels = labels_in_place(pass, pass.run.wave, None);
+    let until = after(begun, pass.intent.completion.soak_seconds);
+    if until > pass.now {
+        pass.wait(WaitReason::Soaking, None, format!("the old control plane stays until {until}"));
+        pass.wake_at(until);
+        return false;
+    }
+    if !counted(pass, until) {
+        return false;
+    }
+    let revisions = pass.revisions();
+    pass.checks = check::completion(&CheckInput {
+        intent: pass.intent,
+        source: &revisions.0,
+        target: &revisions.1,
+        snapshot: pass.snapshot,
+        plan: &pass.plan,
+        unrestartable: &[],
+        now: pass.now,
+    });
+    let failed: Vec<(WaitReason, String)> = check::failed(&pass.checks)
+        .iter()
+        .map(|result| {
+            let reason = if result.name == "GitAgrees" {
+                WaitReason::GitStillOnOldRevision
+            } else {
+                WaitReason::RevisionInUse
+            };
+            (reason, format!("{}: {}", result.name, result.message))
+        })
+        .collect();
+    if failed.is_empty() && labels {
+        return accepted(pass);
+    }
+    for (reason, because) in failed {
+        pass.wait(reason, None, because);
+    }
+    false
+}
+
+/// Namespaces that came to the source late, and workloads of the waves that fell back, go through a wave of their own.
+fn late(pass: &mut Pass<'_>, begun: jiff::Timestamp) -> bool {
+    let revisions = pass.revisions();
+    let pair = pair(&revisions);
+    let mut namespaces = planning::stragglers(pass.intent, pass.snapshot, pair, &pass.plan);
+    if let Some(census) =
+        pass.snapshot.census.as_ref().filter(|census| census.taken_at.is_some_and(|at| at >= begun))
+    {
+        // A label that somebody put back is not ours to write again: only namespaces whose label is in place.
+        let planned: BTreeSet<NamespaceName> = pass
+            .plan
+            .waves
+            .iter()
+            .flat_map(|wave| wave.namespaces.iter().cloned())
+            .filter(|name| {
+                pass.snapshot.namespaces.get(name).is_some_and(|namespace| on_target(namespace, pair.target))
+            })
+            .collect();
+        let fallen = census.workloads.get(pair.source);
+        for group in [Group::Application, Group::Last] {
+            for workload in members(pass.intent, pass.snapshot, pair, &planned, group) {
+                if fallen.is_some_and(|fallen| fallen.contains_key(&workload.reference)) {
+                    namespaces.insert(workload.reference.namespace.clone());
+                }
+            }
+        }
+    }
+    !namespaces.is_empty() && append(pass, &namespaces) && pass.go(Trigger::StragglersFound)
+}
+
+fn on_target(namespace: &crate::observed::Namespace, target: &crate::ids::Revision) -> bool {
+    crate::injection::relabelled(&namespace.labels, target) == namespace.labels
+}
+
+/// Whether a count is there that began after the soak; otherwise one is asked for.
+fn counted(pass: &mut Pass<'_>, since: jiff::Timestamp) -> bool {
+    let counted = pass.snapshot.census.as_ref().and_then(|census| census.taken_at);
+    let Some(counted) = counted.filter(|counted| *counted >= since) else {
+        pass.needs.census_since = Some(since);
+        pass.wait(WaitReason::Observing, None, "counting what still refers to the source");
+        return false;
+    };
+    // As long as it does not prove anything, another one is due.
+    pass.needs.census_since = counted.checked_add(jiff::SignedDuration::from_secs(1)).ok();
+    true
+}
+
+/// All checks pass: the source may go. Whoever installed it removes it, so its absence is the acceptance.
+fn accepted(pass: &mut Pass<'_>) -> bool {
+    let source = pass.run.source.clone();
+    let namespace = pass.intent.istio_namespace.clone();
+    if pass.intent.completion.mode == CompletionMode::Keep {
+        return finish(pass, "the old control plane is kept");
+    }
+    if gate::is_gone(pass.snapshot, &source) {
+        return finish(pass, "the old control plane is gone");
+    }
+    if pass.intent.suspend {
+        pass.wait(WaitReason::Suspended, None, "spec.suspend is set: completion waits");
+        return false;
+    }
+    let command = format!(
+        "nothing refers to {source} any more: remove it the way it was installed, for example with helm uninstall \
+         istiod-{source} -n {namespace}, or by the commit that takes it out of Git"
+    );
+    match pass.intent.completion.mode {
+        CompletionMode::Manual => pass.wait(
+            WaitReason::ApprovalRequired,
+            None,
+            format!("{command}; spec.completion.mode: Keep ends the run with {source} in place"),
+        ),
+        CompletionMode::Automatic | CompletionMode::Keep => {
+            pass.wait(WaitReason::RemovalPending, None, command)
+        }
+    }
+    false
+}
+
+fn finish(pass: &mut Pass<'_>, how: &str) -> bool {
+    pass.run.ended_at = Some(pass.now);
+    pass.run.soak_since = None;
+    pass.needs.census_since = None;
+    pass.event(false, "UpgradeSucceeded", None, format!("everything runs on {}: {how}", pass.run.target));
+    pass.go(Trigger::Completed)
+}

@@ -1,0 +1,12 @@
+//! The state machine of a run: one module for each stretch of the way.
+
+pub mod phase;
+
+pub(crate) mod back;
+pub(crate) mod batch;
+pub(crate) mod complete;
+pub(crate) mod pass;
+pub(crate) mod relabel;
+pub(crate) mod start;
+pub(crate) mod wave;
+pub(crate) mod workload;

@@ -1,0 +1,218 @@
+//! The working state of one call of [`crate::decide()`].
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::decision::{About, CheckResult, Event, Needs, Wake};
+use crate::effect::Effect;
+use crate::ids::{NamespaceName, Revision, WorkloadRef};
+use crate::intent::Intent;
+use crate::inventory::Pair;
+use crate::machine::phase::{Phase, Trigger};
+use crate::observed::Snapshot;
+use crate::plan::{Plan, PlannedWave};
+use crate::record::{MAX_HISTORY, Record, Rollback, RollbackCause, Run, RunSummary, SCHEMA, WaveStep};
+use crate::wait::{Wait, WaitReason};
+
+/// What one call knows and collects.
+pub struct Pass<'a> {
+    pub now: Timestamp,
+    pub intent: &'a Intent,
+    pub snapshot: &'a Snapshot,
+    pub run: Run,
+    pub plan: Plan,
+    pub history: Vec<RunSummary>,
+    /// The cluster was looked at for the plan in this call.
+    pub surveyed: bool,
+    /// The retry annotation has a value that was not acted on yet.
+    pub retry: bool,
+    pub effects: Vec<Effect>,
+    pub events: Vec<Event>,
+    pub waits: Vec<Wait>,
+    pub checks: Vec<CheckResult>,
+    pub wake: Wake,
+    pub needs: Needs,
+}
+
+impl<'a> Pass<'a> {
+    /// Starts from what status says.
+    pub fn new(now: Timestamp, intent: &'a Intent, persisted: &'a Record, snapshot: &'a Snapshot) -> Self {
+        let mut history = persisted.history.clone();
+        let run = match &persisted.run {
+            None => new_run(intent, 1),
+            Some(run) if wants_next_run(intent, run) => {
+                history.insert(0, summary(run));
+                history.truncate(MAX_HISTORY);
+                new_run(intent, run.counter + 1)
+            }
+            Some(run) => run.clone(),
+        };
+        let mut pass = Self {
+            now,
+            intent,
+            snapshot,
+            retry: intent.retry.is_some() && intent.retry != run.handled_retry,
+            run,
+            plan: persisted.plan.clone().unwrap_or_default(),
+            history,
+            surveyed: false,
+            effects: Vec::new(),
+            events: Vec::new(),
+            waits: Vec::new(),
+            checks: Vec::new(),
+            wake: Wake::OnChange,
+            needs: Needs::default(),
+        };
+        if pass.run.started_at.is_none() && !pass.run.phase.is_over() {
+            // Nothing is written yet: the spec may still change everything.
+            pass.run.target = intent.target.clone();
+            pass.run.run_id.clone_from(&intent.run_id);
+        }
+        pass
+    }
+
+    /// The two revisions of the run. Owned, so that the run can be changed while they are in use.
+    pub fn revisions(&self) -> (Revision, Revision) {
+        (self.run.source.clone(), self.run.target.clone())
+    }
+
+    /// Whether the plan is frozen and writes have begun.
+    pub fn started(&self) -> bool {
+        self.run.started_at.is_some()
+    }
+
+    /// The wave in work.
+    pub fn current_wave(&self) -> Option<&PlannedWave> {
+        self.plan.waves.get(usize::try_from(self.run.wave).ok()?)
+    }
+
+    /// Takes a transition of the table. One that the table does not have is a defect of the caller and changes nothing.
+    pub fn go(&mut self, trigger: Trigger) -> bool {
+        let Some(to) = self.run.phase.on(trigger) else {
+            debug_assert!(false, "no transition {trigger:?} from {}", self.run.phase);
+            return false;
+        };
+        self.run.phase = to;
+        true
+    }
+
+    /// Asks for a write. It is dropped at the end if the facts that it rests on are not stored yet.
+    pub fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// Notes a reason to wait.
+    pub fn wait(&mut self, reason: WaitReason, about: Option<About>, because: impl Into<String>) {
+        let wait = Wait { reason, about, because: because.into() };
+        if !self.waits.contains(&wait) {
+            self.waits.push(wait);
+        }
+    }
+
+    /// Notes an event.
+    pub fn event(
+        &mut self,
+        warning: bool,
+        reason: &'static str,
+        about: Option<About>,
+        note: impl Into<String>,
+    ) {
+        self.events.push(Event { warning, reason, note: note.into(), about });
+    }
+
+    /// Asks to be called again at this time at the latest.
+    pub fn wake_at(&mut self, at: Timestamp) {
+        self.wake = self.wake.earliest(Wake::At(at));
+    }
+
+    /// Turns the run back. Latched: there is no way to turn it forward again.
+    pub fn turn_back(&mut self, cause: RollbackCause, message: String) {
+        self.event(true, "RollbackStarted", None, message.clone());
+        self.run.rollback = Some(Rollback { cause, message, since: self.now, from_wave: self.run.wave });
+        self.run.batch = None;
+        self.run.batch_closed_at = None;
+        self.run.held_since = None;
+        self.run.settled_since = None;
+        self.run.soak_since = None;
+        self.run.relabel_again.clear();
+        self.run.step = WaveStep::Relabel;
+        self.go(Trigger::RollbackBegun);
+    }
+
+    /// The record to store.
+    pub fn record(&self) -> Record {
+        Record { plan: Some(self.plan.clone()), run: Some(self.run.clone()), history: self.history.clone() }
+    }
+}
+
+/// The pair of a run.
+pub fn pair(revisions: &(Revision, Revision)) -> Pair<'_> {
+    Pair { source: &revisions.0, target: &revisions.1 }
+}
+
+/// `at` plus seconds, without overflow.
+pub fn after(at: Timestamp, seconds: u32) -> Timestamp {
+    at.checked_add(SignedDuration::from_secs(i64::from(seconds))).unwrap_or(Timestamp::MAX)
+}
+
+/// What a wait or event about a namespace points at.
+#[expect(clippy::unnecessary_wraps, reason = "callers pass it where there may be none")]
+pub fn about_namespace(name: &NamespaceName) -> Option<About> {
+    Some(About::Namespace(name.clone()))
+}
+
+/// What a wait or event about a workload points at.
+#[expect(clippy::unnecessary_wraps, reason = "callers pass it where there may be none")]
+pub fn about_workload(workload: &WorkloadRef) -> Option<About> {
+    Some(About::Workload(workload.clone()))
+}
+
+/// A finished run is followed by another when the target moves on or a new `runId` is given. After a rollback, a target
+/// that is one of the run's two revisions changes nothing.
+fn wants_next_run(intent: &Intent, run: &Run) -> bool {
+    let target_moved = match run.phase {
+        Phase::Succeeded => intent.target != run.target,
+        Phase::RolledBack => intent.target != run.target && intent.target != run.source,
+        _ => return false,
+    };
+    target_moved || intent.run_id != run.run_id
+}
+
+fn new_run(intent: &Intent, counter: u32) -> Run {
+    Run {
+        schema: SCHEMA,
+        counter,
+        run_id: intent.run_id.clone(),
+        source: Revision::default(),
+        target: intent.target.clone(),
+        phase: Phase::Pending,
+        started_at: None,
+        ended_at: None,
+        wave: 0,
+        step: WaveStep::Relabel,
+        settled_since: None,
+        soak_since: None,
+        batch: None,
+        batches: 0,
+        batch_closed_at: None,
+        workloads_done: 0,
+        rollback: None,
+        held_since: None,
+        restart_attempts: std::collections::BTreeMap::new(),
+        relabel_again: std::collections::BTreeSet::new(),
+        label_attempts: std::collections::BTreeMap::new(),
+        // A value that was there before the run asks for nothing of this run.
+        handled_retry: intent.retry.clone(),
+    }
+}
+
+fn summary(run: &Run) -> RunSummary {
+    RunSummary {
+        counter: run.counter,
+        run_id: run.run_id.clone(),
+        source: run.source.clone(),
+        target: run.target.clone(),
+        result: run.phase,
+        started_at: run.started_at,
+        ended_at: run.ended_at,
+    }
+}

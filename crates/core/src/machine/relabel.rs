@@ -1,0 +1,246 @@
+//! The labels of the namespaces of a run: what they should be, and whether we may write them. We write each namespace
+//! once per run, direction and retry, and never fight.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::effect::{Effect, PreviousEdit, Relabel};
+use crate::ids::{NamespaceName, Revision};
+use crate::injection::relabelled;
+use crate::inventory::{Standing, moved_by, standing};
+use crate::labels;
+use crate::machine::pass::{Pass, about_namespace, pair};
+use crate::observed::{Labels, Namespace, PreviousLabels};
+use crate::plan::WaveKind;
+use crate::record::Direction;
+use crate::wait::WaitReason;
+
+/// What is to be done about one namespace.
+enum Label {
+    /// It says what it should.
+    InPlace,
+    /// One write is due.
+    Write(Box<Relabel>),
+    /// Somebody else changed it after our write.
+    Reverted,
+    /// It is not ours to move: it is gone, or went elsewhere before we wrote.
+    NotOurs,
+}
+
+/// Brings the labels of the waves up to `last` in place, as far as it is allowed. `write` is the wave whose labels are
+/// due; those of the others were written before and are only watched. Says whether all of them are in place.
+pub fn labels_in_place(pass: &mut Pass<'_>, last: u32, write: Option<u32>) -> bool {
+    let mut in_place = true;
+    for (index, namespace) in namespaces_up_to(pass, last) {
+        let may_write = write.is_some_and(|wave| index == wave || pass.run.direction() == Direction::Back);
+        match label_of(pass, &namespace, may_write) {
+            Label::InPlace => {
+                pass.run.relabel_again.remove(&namespace);
+            }
+            Label::NotOurs => {}
+            Label::Write(relabel) => {
+                in_place = false;
+                announce(pass, &relabel);
+                pass.effect(Effect::Relabel(*relabel));
+            }
+            Label::Reverted => {
+                in_place = false;
+                reverted(pass, &namespace);
+            }
+        }
+    }
+    in_place
+}
+
+/// Since when the labels of a wave have been in place, as far as can be told: our last write to one of them, else now.
+pub fn in_place_since(pass: &Pass<'_>, last: u32) -> Timestamp {
+    // `managedFields` times are whole seconds, rounded down: one more keeps the settle time whole.
+    let written = namespaces_up_to(pass, last)
+        .into_iter()
+        .filter_map(|(_, name)| pass.snapshot.namespaces.get(&name)?.relabelled_at)
+        .max()
+        .and_then(|at| at.checked_add(SignedDuration::from_secs(1)).ok());
+    written.map_or(pass.now, |at| at.min(pass.now))
+}
+
+fn namespaces_up_to(pass: &Pass<'_>, last: u32) -> Vec<(u32, NamespaceName)> {
+    (0u32..)
+        .zip(&pass.plan.waves)
+        .take_while(|(index, _)| *index <= last)
+        .filter(|(_, wave)| wave.kind != WaveKind::Gateways)
+        .flat_map(|(index, wave)| wave.namespaces.iter().map(move |name| (index, name.clone())))
+        .collect()
+}
+
+fn label_of(pass: &Pass<'_>, name: &NamespaceName, may_write: bool) -> Label {
+    let Some(namespace) = pass.snapshot.namespaces.get(name).filter(|namespace| !namespace.terminating)
+    else {
+        return Label::NotOurs;
+    };
+    match pass.run.direction() {
+        Direction::Forward => forward(pass, namespace, may_write),
+        Direction::Back => back(pass, namespace, may_write),
+    }
+}
+
+fn forward(pass: &Pass<'_>, namespace: &Namespace, may_write: bool) -> Label {
+    let revisions = pass.revisions();
+    if relabelled(&namespace.labels, &revisions.1) == namespace.labels {
+        return Label::InPlace;
+    }
+    let in_scope = standing(pass.intent, pass.snapshot, pair(&revisions), namespace) == Standing::InScope;
+    let may_write = may_write && in_scope;
+    match permission(pass, namespace, may_write) {
+        Permission::Granted => Label::Write(Box::new(Relabel {
+            namespace: namespace.name.clone(),
+            resource_version: namespace.resource_version.clone(),
+            revision: Some(revisions.1.clone()),
+            injection: None,
+            previous: remember(namespace, &revisions),
+            stamp: pass.run.relabel_stamp(&pass.intent.uid, &namespace.name),
+            because: format!("it is in scope of the move from {} to {}", revisions.0, revisions.1),
+        })),
+        Permission::Used => Label::Reverted,
+        Permission::Never if in_scope => Label::Reverted,
+        Permission::Never => Label::NotOurs,
+    }
+}
+
+fn back(pass: &Pass<'_>, namespace: &Namespace, may_write: bool) -> Label {
+    let revisions = pass.revisions();
+    let previous = namespace.previous.as_ref().filter(|_| moved_by(namespace, pair(&revisions)));
+    let on_target = namespace.labels.get(labels::REVISION).is_some_and(|value| value == revisions.1.as_str());
+    let (revision, injection) = match previous {
+        Some(previous) => (previous.revision.clone(), previous.injection.clone()),
+        // The memory is gone (or used up): the source's own label is the best that is known.
+        None if on_target => (Some(revisions.0.0.clone()), None),
+        None => return Label::InPlace,
+    };
+    if namespace.labels.get(labels::REVISION) == revision.as_ref()
+        && namespace.labels.get(labels::INJECTION) == injection.as_ref()
+    {
+        return Label::InPlace;
+    }
+    match permission(pass, namespace, may_write) {
+        Permission::Granted => Label::Write(Box::new(Relabel {
+            namespace: namespace.name.clone(),
+            resource_version: namespace.resource_version.clone(),
+            revision: revision.map(Revision::from),
+            injection,
+            previous: PreviousEdit::Remove,
+            stamp: pass.run.relabel_stamp(&pass.intent.uid, &namespace.name),
+            because: format!("the run goes back from {} to {}", revisions.1, revisions.0),
+        })),
+        Permission::Used | Permission::Never => Label::Reverted,
+    }
+}
+
+enum Permission {
+    /// This write was not done yet.
+    Granted,
+    /// We wrote in this direction, and somebody changed it since.
+    Used,
+    /// We never wrote, and now is not the time.
+    Never,
+}
+
+fn permission(pass: &Pass<'_>, namespace: &Namespace, may_write: bool) -> Permission {
+    let stamp = pass.run.relabel_stamp(&pass.intent.uid, &namespace.name);
+    let ours = pass.run.stamp(&pass.intent.uid, 1);
+    // All attempts of one direction share everything before the last dot.
+    let wrote_in_this_direction = match (&namespace.relabelled_by, ours.rsplit_once('.')) {
+        (Some(by), Some((prefix, _))) => by.rsplit_once('.').is_some_and(|(other, _)| other == prefix),
+        _ => false,
+    };
+    if pass.run.relabel_again.contains(&namespace.name) && namespace.relabelled_by.as_ref() != Some(&stamp) {
+        Permission::Granted
+    } else if wrote_in_this_direction {
+        Permission::Used
+    } else if may_write {
+        Permission::Granted
+    } else {
+        Permission::Never
+    }
+}
+
+/// The first value of the annotation is never overwritten while it is about this pair.
+fn remember(namespace: &Namespace, revisions: &(Revision, Revision)) -> PreviousEdit {
+    if moved_by(namespace, pair(revisions)) {
+        return PreviousEdit::Leave;
+    }
+    let value = |labels: &Labels, key: &str| labels.get(key).cloned();
+    PreviousEdit::Set(PreviousLabels {
+        from: revisions.0.clone(),
+        to: revisions.1.clone(),
+        revision: value(&namespace.labels, labels::REVISION),
+        injection: value(&namespace.labels, labels::INJECTION),
+        manager: namespace.revision_manager.as_ref().map(|manager| manager.name.clone()),
+    })
+}
+
+fn announce(pass: &mut Pass<'_>, relabel: &Relabel) {
+    let Some(namespace) = pass.snapshot.namespaces.get(&relabel.namespace) else {
+        return;
+    };
+    let about = about_namespace(&relabel.namespace);
+    let value = relabel.revision.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+    pass.event(
+        false,
+        "NamespaceRelabeled",
+        about.clone(),
+        format!("{} is set to {value}: {}", labels::REVISION, relabel.because),
+    );
+    if pass.run.direction() == Direction::Back {
+        return;
+    }
+    if let Some(injection) = namespace.labels.get(labels::INJECTION) {
+        pass.event(
+            true,
+            "InjectionLabelRemoved",
+            about.clone(),
+            format!("{}={injection} beside {} would hide it from the revision's webhook; it comes back in a rollback", labels::INJECTION, labels::REVISION),
+        );
+    }
+    if let Some(manager) =
+        namespace.revision_manager.as_ref().filter(|manager| manager.name != labels::FIELD_MANAGER)
+    {
+        pass.event(
+            true,
+            "LabelTakenOver",
+            about,
+            format!(
+                "{} owned {} here: change it at its origin too, or it will come back",
+                manager.name,
+                labels::REVISION
+            ),
+        );
+    }
+}
+
+fn reverted(pass: &mut Pass<'_>, name: &NamespaceName) {
+    if pass.retry {
+        let attempt = pass.run.label_attempts.entry(name.clone()).or_insert(1);
+        *attempt += 1;
+        pass.run.relabel_again.insert(name.clone());
+        pass.event(false, "RetryAccepted", about_namespace(name), "the label will be written once more");
+        return;
+    }
+    let namespace = pass.snapshot.namespaces.get(name);
+    let now = namespace
+        .and_then(|namespace| namespace.labels.get(labels::REVISION))
+        .map_or_else(|| "gone".to_owned(), |value| format!("{value:?}"));
+    let who = namespace
+        .and_then(|namespace| namespace.revision_manager.as_ref())
+        .map_or_else(|| "somebody".to_owned(), |manager| manager.name.clone());
+    let destination = pass.run.destination().clone();
+    pass.wait(
+        WaitReason::LabelReverted,
+        about_namespace(name),
+        format!(
+            "{who} changed {} of namespace {name} after MeshUpgrade set it (now {now}): set it to {destination} at its \
+             origin, or let its owner ignore it; kubectl annotate meshupgrade {} {}=$(date +%s) --overwrite writes it once more",
+            labels::REVISION,
+            pass.intent.name,
+            labels::RETRY
+        ),
+    );
+}

@@ -1,0 +1,157 @@
+//! From seen to the first write: preflight, plan, the target's control plane.
+
+use jiff::Timestamp;
+
+use crate::check::{self, CheckInput};
+use crate::decision::{CheckOutcome, CheckResult};
+use crate::gate;
+use crate::inventory::discover_source;
+use crate::machine::pass::{Pass, pair};
+use crate::machine::phase::{Phase, Trigger};
+use crate::planning;
+use crate::record::RollbackCause;
+use crate::wait::WaitReason;
+
+/// The check that [`crate::check`] cannot run, because it comes before there is a pair of revisions.
+const SOURCE_DISCOVERED: &str = "SourceDiscovered";
+
+/// Looks at the cluster: source, plan and named checks. Says whether the run may go on.
+fn survey(pass: &mut Pass<'_>) -> bool {
+    pass.needs.census_since = Some(Timestamp::UNIX_EPOCH);
+    if pass.surveyed {
+        return check::failed(&pass.checks).is_empty();
+    }
+    match discover_source(pass.intent, pass.snapshot) {
+        Err(found) => {
+            pass.checks =
+                vec![CheckResult { name: SOURCE_DISCOVERED, outcome: CheckOutcome::Failed, message: found }];
+            return false;
+        }
+        // Nothing is on another revision: the run has nothing to move, and ends as soon as the target is there.
+        Ok(source) => pass.run.source = source.unwrap_or_else(|| pass.run.target.clone()),
+    }
+    let revisions = pass.revisions();
+    let planning = planning::make(pass.intent, pass.snapshot, pair(&revisions));
+    pass.plan.clone_from(&planning.plan);
+    pass.checks = check::preflight(&CheckInput {
+        intent: pass.intent,
+        source: &revisions.0,
+        target: &revisions.1,
+        snapshot: pass.snapshot,
+        plan: &planning.plan,
+        unrestartable: &planning.unrestartable,
+        now: pass.now,
+    });
+    if revisions.0 == revisions.1 {
+        // There is no pair to compare.
+        pass.checks.clear();
+    }
+    pass.surveyed = true;
+    check::failed(&pass.checks).is_empty()
+}
+
+/// Runs the named checks; nothing is written.
+pub fn preflight(pass: &mut Pass<'_>) -> bool {
+    let passed = survey(pass);
+    if pass.snapshot.census.is_none() {
+        pass.wait(WaitReason::Observing, None, "counting the proxies of the cluster");
+        return false;
+    }
+    if passed {
+        if pass.intent.rollback_requested {
+            return roll_back_before_the_start(pass);
+        }
+        return pass.go(Trigger::PreflightPassed);
+    }
+    for result in pass.checks.clone().into_iter().filter(|result| result.outcome == CheckOutcome::Failed) {
+        let reason = if result.name == "NoOtherUpgrade" {
+            WaitReason::OtherUpgradeActive
+        } else {
+            WaitReason::PreflightFailed
+        };
+        pass.wait(reason, None, format!("{}: {}", result.name, result.message));
+    }
+    false
+}
+
+/// An object that asks for rollback before it wrote anything: what an earlier object of the same pair moved goes back.
+fn roll_back_before_the_start(pass: &mut Pass<'_>) -> bool {
+    freeze(pass);
+    pass.run.wave = u32::try_from(pass.plan.waves.len().saturating_sub(1)).unwrap_or(u32::MAX);
+    pass.turn_back(RollbackCause::Requested, "spec.rollback.requested is set".into());
+    true
+}
+
+/// Publishes the plan; nothing is written.
+pub fn planned(pass: &mut Pass<'_>) -> bool {
+    if !survey(pass) {
+        return pass.go(Trigger::PreflightFailed);
+    }
+    if pass.intent.rollback_requested {
+        return roll_back_before_the_start(pass);
+    }
+    if pass.intent.suspend {
+        pass.wait(
+            WaitReason::Suspended,
+            None,
+            "spec.suspend is set: the plan is published and nothing is written",
+        );
+        return false;
+    }
+    if pass.intent.plan_only {
+        pass.wait(
+            WaitReason::PlanOnly,
+            None,
+            "spec.planOnly is set: the plan is published and nothing else is written",
+        );
+        return false;
+    }
+    pass.go(Trigger::PlanAccepted)
+}
+
+/// Waits for the target's control plane, then freezes the plan.
+pub fn control_plane(pass: &mut Pass<'_>) -> bool {
+    if !survey(pass) {
+        return pass.go(Trigger::PreflightFailed);
+    }
+    if pass.intent.rollback_requested {
+        return roll_back_before_the_start(pass);
+    }
+    if pass.intent.suspend || pass.intent.plan_only {
+        let (reason, field) = if pass.intent.suspend {
+            (WaitReason::Suspended, "spec.suspend")
+        } else {
+            (WaitReason::PlanOnly, "spec.planOnly")
+        };
+        pass.wait(reason, None, format!("{field} is set: nothing is written"));
+        return false;
+    }
+    let target = pass.run.target.clone();
+    if let Some(wait) = gate::control_plane(pass.snapshot, &pass.intent.istio_namespace, &target) {
+        pass.waits.push(wait);
+        return false;
+    }
+    freeze(pass);
+    let (source, target) = pass.revisions();
+    pass.event(
+        false,
+        "UpgradeStarted",
+        None,
+        format!(
+            "from {source} to {target}: {} waves, {} workloads",
+            pass.plan.waves.len(),
+            pass.plan.workloads
+        ),
+    );
+    pass.go(Trigger::ControlPlaneReady)
+}
+
+/// From here on source, target and scope cannot change.
+fn freeze(pass: &mut Pass<'_>) {
+    pass.run.started_at = Some(pass.now);
+}
+
+/// Whether the phase is one before the first write.
+pub fn is_before_the_start(phase: Phase) -> bool {
+    matches!(phase, Phase::Pending | Phase::Preflight | Phase::Planned | Phase::StartingControlPlane)
+}

@@ -1,0 +1,213 @@
+//! The waves on the way forward: labels, settle time, restarts, proof, soak.
+
+use std::collections::BTreeSet;
+
+use crate::gate;
+use crate::ids::NamespaceName;
+use crate::inventory::{Group, members};
+use crate::machine::batch::{self, Front};
+use crate::machine::pass::{Pass, after, pair};
+use crate::machine::phase::Trigger;
+use crate::machine::relabel::{in_place_since, labels_in_place};
+use crate::plan::{PlannedWave, WaveKind};
+use crate::planning;
+use crate::record::WaveStep;
+use crate::wait::WaitReason;
+
+/// How many waves a plan may grow to before stragglers are left to a person.
+const MAX_WAVES: usize = 128;
+
+/// Moves the wave in work by one step. Says whether the position changed.
+pub fn migrate(pass: &mut Pass<'_>) -> bool {
+    let Some(wave) = pass.current_wave().cloned() else {
+        return after_the_last(pass);
+    };
+    let namespaces: BTreeSet<NamespaceName> = wave.namespaces.iter().cloned().collect();
+    pass.needs.pods.clone_from(&namespaces);
+    let target = pass.run.target.clone();
+    let gate = gate::control_plane(pass.snapshot, &pass.intent.istio_namespace, &target);
+    let open = gate.is_none();
+    pass.waits.extend(gate);
+    match pass.run.step {
+        WaveStep::Relabel => relabel(pass, open),
+        WaveStep::Settle => settle(pass),
+        WaveStep::Restart | WaveStep::Proven => restart(pass, &wave, &namespaces, open),
+    }
+}
+
+fn relabel(pass: &mut Pass<'_>, open: bool) -> bool {
+    if pass.intent.suspend {
+        pass.wait(WaitReason::Suspended, None, "spec.suspend is set: nothing new is started");
+        return false;
+    }
+    let wave = pass.run.wave;
+    if !open || !labels_in_place(pass, wave, Some(wave)) {
+        return false;
+    }
+    pass.run.step = WaveStep::Settle;
+    pass.run.settled_since = Some(in_place_since(pass, wave));
+    true
+}
+
+fn settle(pass: &mut Pass<'_>) -> bool {
+    if !settled(pass, None) {
+        return false;
+    }
+    pass.run.step = WaveStep::Restart;
+    true
+}
+
+/// Whether the labels of all waves so far are in place and have been for the settle time.
+pub fn settled(pass: &mut Pass<'_>, write: Option<u32>) -> bool {
+    let wave = pass.run.rollback.as_ref().map_or(pass.run.wave, |rollback| rollback.from_wave);
+    if !labels_in_place(pass, wave, write) {
+        pass.run.settled_since = None;
+        return false;
+    }
+    let since = *pass.run.settled_since.get_or_insert(pass.now);
+    let until = after(since, pass.intent.settle_seconds);
+    if until > pass.now {
+        pass.wait(
+            WaitReason::Settling,
+            None,
+            format!("the labels must stay until {until} before restarts begin"),
+        );
+        pass.wake_at(until);
+        return false;
+    }
+    true
+}
+
+fn restart(
+    pass: &mut Pass<'_>,
+    wave: &PlannedWave,
+    namespaces: &BTreeSet<NamespaceName>,
+    open: bool,
+) -> bool {
+    let settled = settled(pass, None);
+    let front = front_of(pass, wave, namespaces, !open || !settled);
+    if !batch::advance(pass, &front) {
+        // A failed workload may have turned the run back.
+        return pass.run.rollback.is_some();
+    }
+    if !settled {
+        return false;
+    }
+    let done = u32::try_from(front.members.len()).unwrap_or(u32::MAX);
+    pass.run.workloads_done = pass.run.workloads_done.saturating_add(done);
+    pass.event(
+        false,
+        "WaveCompleted",
+        None,
+        format!("wave {:?}: {done} workloads run on {}", wave.name, pass.run.target),
+    );
+    if wave.soak_seconds > 0 {
+        pass.run.step = WaveStep::Proven;
+        pass.run.soak_since = Some(pass.now);
+        return pass.go(Trigger::WaveProven);
+    }
+    next_wave(pass)
+}
+
+/// The restartable workloads of a wave.
+pub fn front_of<'a>(
+    pass: &Pass<'a>,
+    wave: &PlannedWave,
+    namespaces: &BTreeSet<NamespaceName>,
+    held: bool,
+) -> Front<'a> {
+    let group = if wave.kind == WaveKind::Gateways { Group::Last } else { Group::Application };
+    let revisions = pass.revisions();
+    Front {
+        members: members(pass.intent, pass.snapshot, pair(&revisions), namespaces, group),
+        max_concurrent: wave.max_concurrent,
+        held,
+    }
+}
+
+/// Watches a finished wave for its soak time, and sees to it that it is still fine at its end.
+pub fn soak(pass: &mut Pass<'_>) -> bool {
+    let Some(wave) = pass.current_wave().cloned() else {
+        return after_the_last(pass);
+    };
+    let namespaces: BTreeSet<NamespaceName> = wave.namespaces.iter().cloned().collect();
+    pass.needs.pods.clone_from(&namespaces);
+    let until = after(*pass.run.soak_since.get_or_insert(pass.now), wave.soak_seconds);
+    if until > pass.now {
+        pass.wait(WaitReason::Soaking, None, format!("wave {:?} soaks until {until}", wave.name));
+        pass.wake_at(until);
+        return false;
+    }
+    if pass.intent.suspend {
+        pass.wait(WaitReason::Suspended, None, "spec.suspend is set: nothing new is started");
+        return false;
+    }
+    let settled = settled(pass, None);
+    let front = front_of(pass, &wave, &namespaces, true);
+    if !batch::advance(pass, &front) || !settled {
+        return false;
+    }
+    next_wave(pass)
+}
+
+fn next_wave(pass: &mut Pass<'_>) -> bool {
+    pass.run.wave += 1;
+    pass.run.step = WaveStep::Relabel;
+    pass.run.settled_since = None;
+    pass.run.soak_since = None;
+    pass.run.batch_closed_at = None;
+    if let Some(wave) = pass.current_wave().cloned() {
+        pass.event(
+            false,
+            "WaveStarted",
+            None,
+            format!(
+                "wave {:?}: {} namespaces, {} workloads",
+                wave.name,
+                wave.namespaces.len(),
+                wave.workloads
+            ),
+        );
+        return pass.go(Trigger::NextWave);
+    }
+    after_the_last(pass)
+}
+
+/// After the last wave: late namespaces get a wave of their own, or the run is completed.
+fn after_the_last(pass: &mut Pass<'_>) -> bool {
+    let revisions = pass.revisions();
+    let late = if revisions.0 == revisions.1 {
+        BTreeSet::new()
+    } else {
+        planning::stragglers(pass.intent, pass.snapshot, pair(&revisions), &pass.plan)
+    };
+    if !late.is_empty() && append(pass, &late) {
+        return pass.go(Trigger::NextWave);
+    }
+    pass.run.soak_since = Some(pass.now);
+    pass.event(false, "WavesCompleted", None, format!("all waves run on {}", pass.run.target));
+    pass.go(Trigger::WavesDone)
+}
+
+/// Appends a wave of stragglers, and one of their gateways. Says whether there was room.
+pub fn append(pass: &mut Pass<'_>, namespaces: &BTreeSet<NamespaceName>) -> bool {
+    if pass.plan.waves.len() + 2 > MAX_WAVES {
+        return false;
+    }
+    let revisions = pass.revisions();
+    let pair = pair(&revisions);
+    let wave = planning::stragglers_wave(pass.intent, pass.snapshot, pair, namespaces);
+    let names: Vec<&str> = namespaces.iter().map(NamespaceName::as_str).collect();
+    let note = format!("namespaces came to {} late: {}", pair.source, crate::inventory::some_of(&names));
+    let gateways = planning::gateways(pass.intent, pass.snapshot, pair, namespaces);
+    pass.run.wave = u32::try_from(pass.plan.waves.len()).unwrap_or(u32::MAX);
+    pass.run.step = WaveStep::Relabel;
+    pass.run.settled_since = None;
+    pass.run.soak_since = None;
+    for wave in [Some(wave), gateways].into_iter().flatten() {
+        pass.plan.workloads = pass.plan.workloads.saturating_add(wave.workloads);
+        pass.plan.waves.push(wave);
+    }
+    pass.event(true, "StragglersFound", None, note);
+    true
+}

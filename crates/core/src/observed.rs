@@ -1,0 +1,344 @@
+//! What one pass saw of the cluster. Filled by the shell, read by [`crate::decide()`]; nothing here is remembered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::census::Census;
+use crate::ids::{NamespaceName, Revision, Uid, WorkloadRef};
+use crate::selector::LabelSelector;
+
+/// Labels or annotations of an object.
+pub type Labels = BTreeMap<String, String>;
+
+/// Everything a decision may look at.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Istio's mutating webhook configurations: injectors of revisions and of tags.
+    pub webhooks: Vec<Arc<WebhookConfiguration>>,
+    /// Control planes by revision, from the Istio namespace.
+    pub control_planes: BTreeMap<Revision, ControlPlane>,
+    /// All namespaces.
+    pub namespaces: BTreeMap<NamespaceName, Arc<Namespace>>,
+    /// All workloads of the kinds that can be restarted.
+    pub workloads: BTreeMap<WorkloadRef, Arc<Workload>>,
+    /// Pods of the namespaces that [`crate::decision::Needs`] named and whose watch is in sync.
+    /// A namespace that is missing here is unknown, not empty.
+    pub pods: BTreeMap<NamespaceName, Vec<Arc<Pod>>>,
+    /// Pod disruption budgets by namespace.
+    pub budgets: BTreeMap<NamespaceName, Vec<Arc<DisruptionBudget>>>,
+    /// The last cluster-wide count of proxies and references, when one was asked for.
+    pub census: Option<Arc<Census>>,
+    /// Other MeshUpgrades, each with whether it is in the middle of a run.
+    pub other_upgrades: Vec<OtherUpgrade>,
+    /// Restart stamps that this process knows to be applied, with the `metadata.generation` that the API server answered.
+    pub applied: BTreeMap<(WorkloadRef, String), i64>,
+    /// The operator's own workload, which is restarted last.
+    pub operator: Option<WorkloadRef>,
+}
+
+/// A `MutatingWebhookConfiguration` that has entries of Istio's sidecar injector.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebhookConfiguration {
+    /// Name of the object.
+    pub name: String,
+    /// Label `istio.io/rev`: the revision whose istiod answers.
+    pub revision: Option<Revision>,
+    /// Label `istio.io/tag`: set when this is a revision tag and not the revision's own injector.
+    pub tag: Option<String>,
+    /// The entries whose name ends in `istio.io`.
+    pub entries: Vec<WebhookEntry>,
+}
+
+/// One webhook of a configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebhookEntry {
+    /// Name, for example `rev.namespace.sidecar-injector.istio.io`.
+    pub name: String,
+    /// Which namespaces it applies to.
+    pub namespace_selector: LabelSelector,
+    /// Which pods it applies to.
+    pub object_selector: LabelSelector,
+    /// The PEM bundle that signs the server's certificate; empty until istiod wrote it.
+    pub ca_bundle: String,
+    /// Where it points: `namespace/service`, or a URL.
+    pub endpoint: String,
+    /// Whether a failing call refuses the pod (`failurePolicy: Fail`) instead of letting it in without a sidecar.
+    pub fails_closed: bool,
+}
+
+/// What is known of one control plane revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ControlPlane {
+    /// The istiod Deployment (labels `app=istiod`, `istio.io/rev`).
+    pub istiod: Option<Istiod>,
+    /// Whether the injector ConfigMap `istio-sidecar-injector[-<rev>]` exists.
+    pub injector_config: bool,
+    /// What matters of the mesh ConfigMap `istio[-<rev>]`; `None` when it is missing or unreadable.
+    pub mesh_config: Option<MeshConfig>,
+}
+
+/// An istiod Deployment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Istiod {
+    /// Name of the Deployment.
+    pub name: String,
+    /// Replicas that are asked for.
+    pub desired: u32,
+    /// Replicas that are ready.
+    pub ready: u32,
+}
+
+/// The parts of a mesh configuration that two revisions must share.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MeshConfig {
+    /// `trustDomain`, `cluster.local` when it is not set.
+    pub trust_domain: String,
+    /// `discoverySelectors` as canonical JSON, empty when there are none.
+    pub discovery_selectors: String,
+}
+
+/// A namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its name.
+    pub name: NamespaceName,
+    /// Its uid.
+    pub uid: Uid,
+    /// Its resource version: the precondition of relabelling.
+    pub resource_version: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// The values before the first relabelling (annotation [`crate::labels::PREVIOUS_LABELS`]).
+    pub previous: Option<PreviousLabels>,
+    /// The stamp of the last relabelling (annotation [`crate::labels::RELABELLED_BY`]).
+    pub relabelled_by: Option<String>,
+    /// Who owns the field `istio.io/rev` by `managedFields`.
+    pub revision_manager: Option<FieldManager>,
+    /// For each field manager, when it last wrote this object.
+    pub managers: BTreeMap<String, Timestamp>,
+    /// When our own field manager last wrote this object.
+    pub relabelled_at: Option<Timestamp>,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+}
+
+/// A field manager with what it used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldManager {
+    /// Its name, for example `argocd-controller`.
+    pub name: String,
+    /// Whether it used server-side apply.
+    pub applies: bool,
+}
+
+/// The memory for rollback: what a namespace said before its first relabelling. Lives in an annotation on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PreviousLabels {
+    /// Source revision of the run that wrote it.
+    pub from: Revision,
+    /// Target revision of the run that wrote it.
+    pub to: Revision,
+    /// Value of `istio.io/rev` before, if it was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Value of `istio-injection` before, if it was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub injection: Option<String>,
+    /// Who owned the label before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manager: Option<String>,
+}
+
+/// A Deployment, StatefulSet or DaemonSet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Which one.
+    pub reference: WorkloadRef,
+    /// Its uid.
+    pub uid: Uid,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// The controller that owns it, if another object does.
+    pub controller: Option<Owner>,
+    /// Pods that are asked for (`spec.replicas`; for a DaemonSet `status.desiredNumberScheduled`).
+    pub replicas: u32,
+    /// How the pods are replaced.
+    pub strategy: Strategy,
+    /// Deployment: `spec.paused`.
+    pub paused: bool,
+    /// StatefulSet: pods are handled one after the other (`podManagementPolicy: OrderedReady`).
+    pub ordered: bool,
+    /// What its controller reports.
+    pub rollout: RolloutStatus,
+    /// What matters of the pod template.
+    pub template: PodTemplate,
+}
+
+/// How a workload replaces its pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// Step by step.
+    RollingUpdate {
+        /// How many may be missing.
+        max_unavailable: IntOrPercent,
+        /// How many may be added on top.
+        max_surge: IntOrPercent,
+    },
+    /// Deployment: all pods go before the first new one comes.
+    Recreate,
+    /// StatefulSet, DaemonSet: pods change only when somebody deletes them.
+    OnDelete,
+    /// StatefulSet: pods below the ordinal keep the old template.
+    Partitioned {
+        /// `spec.updateStrategy.rollingUpdate.partition`.
+        partition: u32,
+    },
+}
+
+/// A number or a share of a total.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IntOrPercent {
+    /// So many.
+    Int(u32),
+    /// So many of a hundred.
+    Percent(u32),
+}
+
+impl IntOrPercent {
+    /// The number, with shares rounded up.
+    pub fn of_rounded_up(self, total: u32) -> u32 {
+        match self {
+            Self::Int(value) => value,
+            Self::Percent(percent) => {
+                u32::try_from((u64::from(total) * u64::from(percent)).div_ceil(100)).unwrap_or(u32::MAX)
+            }
+        }
+    }
+
+    /// The number, with shares rounded down.
+    pub fn of_rounded_down(self, total: u32) -> u32 {
+        match self {
+            Self::Int(value) => value,
+            Self::Percent(percent) => {
+                u32::try_from(u64::from(total) * u64::from(percent) / 100).unwrap_or(u32::MAX)
+            }
+        }
+    }
+}
+
+/// `status` of a workload, brought to one form for the three kinds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RolloutStatus {
+    /// The generation that the rest speaks of.
+    pub observed_generation: i64,
+    /// Pods that exist (not counting terminating ones).
+    pub current: u32,
+    /// Pods of the newest template.
+    pub updated: u32,
+    /// Pods that are ready.
+    pub ready: u32,
+    /// Pods that are available (ready for `minReadySeconds`).
+    pub available: u32,
+    /// Deployment: condition `Progressing` is False with reason `ProgressDeadlineExceeded`.
+    pub deadline_exceeded: bool,
+}
+
+/// What matters of a pod template for injection and restarts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodTemplate {
+    /// Labels of the pods.
+    pub labels: Labels,
+    /// Annotations of the pods; the shell keeps only those whose key contains `istio.io`.
+    pub annotations: Labels,
+    /// `spec.hostNetwork`: never injected.
+    pub host_network: bool,
+    /// The template brings its own `istio-proxy` container (manual injection, or a gateway with `image: auto`).
+    pub own_proxy: bool,
+    /// Value of [`crate::labels::RESTART`].
+    pub restart: Option<String>,
+}
+
+/// The controller of an object (`ownerReferences[controller=true]`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner {
+    /// Kind, for example `ReplicaSet`.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+    /// API group, empty for the core group.
+    pub group: String,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: NamespaceName,
+    /// Its name.
+    pub name: String,
+    /// Its controller.
+    pub controller: Option<Owner>,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its annotations whose key contains `istio.io`.
+    pub annotations: Labels,
+    /// `spec.hostNetwork`.
+    pub host_network: bool,
+    /// Its proxy, in `containers` or in `initContainers` (native sidecar).
+    pub proxy: Option<Proxy>,
+    /// Phase Succeeded or Failed: nothing runs any more.
+    pub finished: bool,
+    /// Condition `Ready`.
+    pub ready: bool,
+    /// `metadata.deletionTimestamp`: when its grace period ends.
+    pub deletion: Option<Timestamp>,
+    /// Why it is not ready, as a person needs it: waiting reasons, scheduling.
+    pub problem: Option<String>,
+    /// The restart stamp of the template it was made from.
+    pub restart: Option<String>,
+}
+
+/// A proxy in a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxy {
+    /// The revision it belongs to (annotation `istio.io/rev`, else `sidecar.istio.io/status`, else discovery address).
+    pub revision: Option<Revision>,
+    /// Its image.
+    pub image: String,
+    /// Whether it is a native sidecar (an init container).
+    pub native: bool,
+}
+
+/// A `PodDisruptionBudget`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DisruptionBudget {
+    /// Its name.
+    pub name: String,
+    /// Which pods it counts; `None` selects nothing.
+    pub selector: Option<LabelSelector>,
+    /// `spec.minAvailable`.
+    pub min_available: Option<IntOrPercent>,
+    /// `spec.maxUnavailable`.
+    pub max_unavailable: Option<IntOrPercent>,
+    /// Whether `status` speaks of the current spec.
+    pub observed: bool,
+    /// `status.expectedPods`.
+    pub expected_pods: u32,
+    /// `status.disruptionsAllowed`.
+    pub disruptions_allowed: u32,
+}
+
+/// Another MeshUpgrade.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OtherUpgrade {
+    /// Its name.
+    pub name: String,
+    /// Whether it is in the middle of a run (it wrote and is not over).
+    pub active: bool,
+    /// Whether it goes before this one when neither has begun: it is older, or of the same age and its uid is smaller.
+    pub goes_first: bool,
+}

@@ -1,0 +1,310 @@
+//! Makes the [`Plan`] of a run from what is seen now.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sha2::{Digest, Sha256};
+
+use crate::ids::{NamespaceName, Revision};
+use crate::injection::{Injection, injection};
+use crate::intent::{Intent, WaveSelect};
+use crate::inventory::{
+    Group, Pair, Standing, manual_proxy, members, standing, takes_part, unrestartable, workloads_in,
+};
+use crate::labels;
+use crate::observed::{Namespace, Snapshot};
+use crate::plan::{LeftNamespace, MAX_EXCEPTIONS, NotRestarted, Plan, PlannedWave, Unrestartable, WaveKind};
+use crate::record::MAX_BATCH;
+
+/// Name of the wave that takes what appears after the plan was frozen.
+pub const STRAGGLERS: &str = "stragglers";
+/// Name of the wave of injected gateways.
+pub const GATEWAYS: &str = "gateways";
+
+/// The plan, and what it rests on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Planning {
+    /// The plan.
+    pub plan: Plan,
+    /// Workloads in scope that cannot be restarted.
+    pub unrestartable: Vec<Unrestartable>,
+}
+
+/// Makes the plan.
+pub fn make(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>) -> Planning {
+    let (scope, mut left) = scope(intent, snapshot, pair);
+    let (mut waves, unassigned) = assign(intent, &scope);
+    left.extend(unassigned.into_iter().map(|namespace| LeftNamespace {
+        message: "is in scope, but no wave selects it: add it to a wave, or let the last wave omit its selector".into(),
+        reason: "NamespaceUnassigned".into(),
+        namespace,
+    }));
+    // Unassigned namespaces first: they are the ones that a person must see before the list is cut.
+    left.sort_by_key(|left| (left.reason != "NamespaceUnassigned", left.namespace.clone()));
+    for (wave, declared) in waves.iter_mut().zip(&intent.waves) {
+        let namespaces = wave.namespaces.iter().cloned().collect();
+        let count = count(members(intent, snapshot, pair, &namespaces, Group::Application).len());
+        wave.workloads = count;
+        wave.max_concurrent = concurrency(declared.max_concurrent_workloads.of_rounded_up(count));
+    }
+    let all: BTreeSet<NamespaceName> =
+        waves.iter().flat_map(|wave| wave.namespaces.iter().cloned()).collect();
+    waves.extend(gateways(intent, snapshot, pair, &all));
+    let unrestartable = unrestartable_in(intent, snapshot, pair, &all);
+    let mut not_restarted = not_restarted(snapshot, pair, &all, &unrestartable);
+    let plan = Plan {
+        workloads: waves.iter().map(|wave| wave.workloads).sum(),
+        not_restarted_count: count(not_restarted.len()),
+        left_count: count(left.len()),
+        not_restarted: {
+            not_restarted.truncate(MAX_EXCEPTIONS);
+            not_restarted
+        },
+        left: {
+            left.truncate(MAX_EXCEPTIONS);
+            left
+        },
+        waves,
+    };
+    Planning { plan, unrestartable }
+}
+
+/// Digest of a plan: source, target, injection mode and the namespaces of the declared waves. Counts of workloads are
+/// left out, and so are stragglers, so that ordinary life does not void an approval.
+pub fn digest(plan: &Plan, source: &Revision, target: &Revision) -> String {
+    let mut hash = Sha256::new();
+    for part in [source.as_str(), target.as_str(), "NamespaceLabel"] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    for wave in plan.waves.iter().filter(|wave| wave.kind == WaveKind::Declared) {
+        hash.update([1]);
+        hash.update(wave.name.as_bytes());
+        for namespace in &wave.namespaces {
+            hash.update([0]);
+            hash.update(namespace.as_str().as_bytes());
+        }
+    }
+    let prefix = hash.finalize().iter().take(8).fold(0_u64, |value, byte| (value << 8) | u64::from(*byte));
+    format!("sha256:{prefix:016x}")
+}
+
+/// The namespaces of the source that no wave of the plan has: they came after the plan was frozen.
+pub fn stragglers(
+    intent: &Intent,
+    snapshot: &Snapshot,
+    pair: Pair<'_>,
+    plan: &Plan,
+) -> BTreeSet<NamespaceName> {
+    let planned: BTreeSet<&NamespaceName> = plan.waves.iter().flat_map(|wave| &wave.namespaces).collect();
+    let (scope, _) = scope(intent, snapshot, pair);
+    scope.into_iter().map(|namespace| namespace.name.clone()).filter(|name| !planned.contains(name)).collect()
+}
+
+/// A wave for namespaces that came late, or whose workloads fell back.
+pub fn stragglers_wave(
+    intent: &Intent,
+    snapshot: &Snapshot,
+    pair: Pair<'_>,
+    namespaces: &BTreeSet<NamespaceName>,
+) -> PlannedWave {
+    let last = intent.waves.last();
+    let workloads = count(members(intent, snapshot, pair, namespaces, Group::Application).len());
+    PlannedWave {
+        name: STRAGGLERS.into(),
+        kind: WaveKind::Stragglers,
+        namespaces: namespaces.iter().cloned().collect(),
+        workloads,
+        max_concurrent: last
+            .map_or(1, |wave| concurrency(wave.max_concurrent_workloads.of_rounded_up(workloads))),
+        soak_seconds: 0,
+    }
+}
+
+/// The wave of injected gateways (and the operator itself) of some namespaces, if there are any.
+pub fn gateways(
+    intent: &Intent,
+    snapshot: &Snapshot,
+    pair: Pair<'_>,
+    namespaces: &BTreeSet<NamespaceName>,
+) -> Option<PlannedWave> {
+    let gateways = members(intent, snapshot, pair, namespaces, Group::Last);
+    let homes: BTreeSet<NamespaceName> =
+        gateways.iter().map(|gateway| gateway.reference.namespace.clone()).collect();
+    (!gateways.is_empty()).then(|| PlannedWave {
+        name: GATEWAYS.into(),
+        kind: WaveKind::Gateways,
+        namespaces: homes.into_iter().collect(),
+        workloads: count(gateways.len()),
+        // Gateways carry everybody's traffic: one after the other.
+        max_concurrent: 1,
+        soak_seconds: 0,
+    })
+}
+
+fn scope<'a>(
+    intent: &Intent,
+    snapshot: &'a Snapshot,
+    pair: Pair<'_>,
+) -> (Vec<&'a Namespace>, Vec<LeftNamespace>) {
+    let mut scope = Vec::new();
+    let mut left = Vec::new();
+    for namespace in snapshot.namespaces.values() {
+        match standing(intent, snapshot, pair, namespace) {
+            Standing::InScope => scope.push(namespace.as_ref()),
+            Standing::Left(namespace) => left.push(namespace),
+            Standing::Outside => {}
+        }
+    }
+    (scope, left)
+}
+
+/// First match wins. Returns the waves of the spec with their namespaces, and the namespaces that none took.
+fn assign(intent: &Intent, scope: &[&Namespace]) -> (Vec<PlannedWave>, Vec<NamespaceName>) {
+    let mut waves: Vec<PlannedWave> = intent
+        .waves
+        .iter()
+        .map(|wave| PlannedWave {
+            name: wave.name.clone(),
+            kind: WaveKind::Declared,
+            max_concurrent: 1,
+            soak_seconds: wave.soak_seconds,
+            ..PlannedWave::default()
+        })
+        .collect();
+    let mut unassigned = Vec::new();
+    for namespace in scope {
+        let place = intent.waves.iter().position(|wave| match &wave.select {
+            WaveSelect::Selector(selector) => selector.matches(&namespace.labels),
+            WaveSelect::Names(names) => names.contains(&namespace.name),
+            WaveSelect::Rest => true,
+        });
+        match place.and_then(|index| waves.get_mut(index)) {
+            Some(wave) => wave.namespaces.push(namespace.name.clone()),
+            None => unassigned.push(namespace.name.clone()),
+        }
+    }
+    (waves, unassigned)
+}
+
+fn unrestartable_in(
+    intent: &Intent,
+    snapshot: &Snapshot,
+    pair: Pair<'_>,
+    namespaces: &BTreeSet<NamespaceName>,
+) -> Vec<Unrestartable> {
+    workloads_in(snapshot, namespaces)
+        .filter_map(|(namespace, workload)| {
+            if manual_proxy(snapshot, namespace, workload) {
+                return Some(Unrestartable {
+                    workload: workload.reference.clone(),
+                    reason: "ManualInjection",
+                    message: "its template brings its own istio-proxy: a restart does not change it; inject it again and apply it".into(),
+                });
+            }
+            takes_part(snapshot, pair, namespace, workload)
+                .then(|| unrestartable(intent, snapshot, workload))
+                .flatten()
+        })
+        .collect()
+}
+
+fn not_restarted(
+    snapshot: &Snapshot,
+    pair: Pair<'_>,
+    namespaces: &BTreeSet<NamespaceName>,
+    unrestartable: &[Unrestartable],
+) -> Vec<NotRestarted> {
+    let workloads = unrestartable.iter().map(|workload| NotRestarted {
+        kind: workload.workload.kind.to_string(),
+        namespace: workload.workload.namespace.clone(),
+        name: workload.workload.name.clone(),
+        reason: workload.reason.to_owned(),
+        message: workload.message.clone(),
+    });
+    workloads
+        .chain(template_decides(snapshot, pair, namespaces))
+        .chain(unmanaged(snapshot, pair, namespaces))
+        .collect()
+}
+
+/// Workloads outside of the scope whose own pod label names the source: relabelling a namespace does not reach them.
+fn template_decides<'a>(
+    snapshot: &'a Snapshot,
+    pair: Pair<'a>,
+    namespaces: &'a BTreeSet<NamespaceName>,
+) -> impl Iterator<Item = NotRestarted> + 'a {
+    snapshot.workloads.values().filter_map(move |workload| {
+        let reference = &workload.reference;
+        let own = workload.template.labels.get(labels::REVISION)?;
+        let namespace = snapshot.namespaces.get(&reference.namespace)?;
+        let decides = matches!(
+            injection(&snapshot.webhooks, &namespace.name, &namespace.labels, &workload.template.shape()),
+            Injection::One(injector) if injector.revision == *pair.source
+        );
+        (decides && !namespaces.contains(&reference.namespace)).then(|| NotRestarted {
+            kind: reference.kind.to_string(),
+            namespace: reference.namespace.clone(),
+            name: reference.name.clone(),
+            reason: "PodTemplateDecidesRevision".into(),
+            message: format!(
+                "its pod template has the label {}={own} and its namespace has none: change the label in the template to {}",
+                labels::REVISION,
+                pair.target
+            ),
+        })
+    })
+}
+
+fn unmanaged(snapshot: &Snapshot, pair: Pair<'_>, namespaces: &BTreeSet<NamespaceName>) -> Vec<NotRestarted> {
+    let Some(census) = &snapshot.census else {
+        return Vec::new();
+    };
+    let mut found: BTreeMap<(NamespaceName, String, String), NotRestarted> = BTreeMap::new();
+    for pod in census.unmanaged.iter().filter(|pod| pod.revision == *pair.source) {
+        let (kind, name) = pod.owner.clone().unwrap_or_else(|| ("Pod".into(), pod.name.clone()));
+        let (reason, message) = match (pod.gateway_api, kind.as_str()) {
+            (true, _) => (
+                "GatewayApiManaged",
+                "istiod manages it for a Gateway of the Gateway API: change the Gateway's label istio.io/rev"
+                    .to_owned(),
+            ),
+            (_, "Pod") => {
+                ("BarePod", "no controller makes it again: delete and create it by hand".to_owned())
+            }
+            (_, "Job") => {
+                ("RunningJob", "a running Job keeps its sidecar: wait until it ends, or delete it".to_owned())
+            }
+            (_, kind) => (
+                "UnknownOwner",
+                format!(
+                    "its owner is a {kind}, which MeshUpgrade does not restart: restart it through its owner"
+                ),
+            ),
+        };
+        found.entry((pod.namespace.clone(), kind.clone(), name.clone())).or_insert(NotRestarted {
+            kind,
+            namespace: pod.namespace.clone(),
+            name,
+            reason: reason.into(),
+            message,
+        });
+    }
+    for job in census.cron_jobs.iter().filter(|job| namespaces.contains(&job.namespace)) {
+        found.entry((job.namespace.clone(), "CronJob".into(), job.name.clone())).or_insert(NotRestarted {
+            kind: "CronJob".into(),
+            namespace: job.namespace.clone(),
+            name: job.name.clone(),
+            reason: "CronJob".into(),
+            message: "needs no restart: its next run takes the revision of the namespace; a run that is active keeps its sidecar".into(),
+        });
+    }
+    found.into_values().collect()
+}
+
+fn concurrency(wanted: u32) -> u32 {
+    wanted.clamp(1, count(MAX_BATCH))
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}

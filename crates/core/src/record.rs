@@ -1,0 +1,241 @@
+//! The durable facts: what cannot be observed again. They live in `status` and are the write-ahead log of a run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{NamespaceName, Revision, Uid, WorkloadRef};
+use crate::machine::phase::Phase;
+use crate::plan::Plan;
+
+/// Version of the layout of [`Run`].
+pub const SCHEMA: u32 = 1;
+/// How many references an open batch may hold.
+pub const MAX_BATCH: usize = 100;
+/// How many finished runs are kept.
+pub const MAX_HISTORY: usize = 10;
+
+/// All that a decision remembers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The plan: recomputed until the first write of the run, frozen from then on.
+    pub plan: Option<Plan>,
+    /// The run in progress, or the last one.
+    pub run: Option<Run>,
+    /// Earlier runs, newest first.
+    pub history: Vec<RunSummary>,
+}
+
+/// The durable facts of one run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    /// Version of this layout.
+    pub schema: u32,
+    /// Number of the run on this object, from 1.
+    pub counter: u32,
+    /// `spec.runId` when the run began.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub run_id: String,
+    /// The revision that the run leaves. Empty until the source is known.
+    pub source: Revision,
+    /// The revision that the run goes to.
+    pub target: Revision,
+    /// Position in the state machine.
+    pub phase: Phase,
+    /// When the plan was frozen, just before the first write. From then on source and target cannot change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When the run ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+    /// Index of the wave in work.
+    #[serde(default)]
+    pub wave: u32,
+    /// What is done with that wave.
+    #[serde(default)]
+    pub step: WaveStep,
+    /// Since when the labels that restarts wait for are all in place. Unset again when one of them changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_since: Option<Timestamp>,
+    /// When the soak of the wave, or of the whole run, or the proof of a rollback began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soak_since: Option<Timestamp>,
+    /// The open batch: workloads that may be patched or are in rollout. Written before their first patch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batch>,
+    /// How many batches were opened.
+    #[serde(default)]
+    pub batches: u32,
+    /// When the last batch was closed: pauses between batches count from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_closed_at: Option<Timestamp>,
+    /// Workloads of the waves that are done.
+    #[serde(default)]
+    pub workloads_done: u32,
+    /// Why the run turned back, once it did. Never unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
+    /// Since when the run is held by something that is not the workloads' fault (control plane, label): the time is
+    /// added to their timeouts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_since: Option<Timestamp>,
+    /// Attempts of workloads beyond the first, asked for by the retry annotation. Keys are `Kind/namespace/name`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub restart_attempts: BTreeMap<String, u32>,
+    /// Namespaces that may be relabelled once more, because the retry annotation asked for it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub relabel_again: BTreeSet<NamespaceName>,
+    /// Attempts of namespaces beyond the first, asked for by the retry annotation.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub label_attempts: BTreeMap<NamespaceName, u32>,
+    /// The last value of the retry annotation that was acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handled_retry: Option<String>,
+}
+
+/// What is done with the wave in work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WaveStep {
+    /// Labels are set.
+    #[default]
+    Relabel,
+    /// Labels are in place and must stay for the settle time.
+    Settle,
+    /// Workloads are restarted, batch by batch.
+    Restart,
+    /// Everything of the wave runs on the new revision; rollback: everything is back, proof is due.
+    Proven,
+}
+
+/// Workloads that are being restarted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Batch {
+    /// Number of the batch in the run, from 1.
+    pub number: u32,
+    /// The workloads, at most [`MAX_BATCH`].
+    pub entries: Vec<BatchEntry>,
+}
+
+/// One workload of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchEntry {
+    /// Which workload.
+    #[serde(flatten)]
+    pub workload: WorkloadRef,
+    /// Its uid: a recreated workload of the same name is another one.
+    pub uid: Uid,
+    /// When it entered the batch: its timeout counts from here.
+    pub since: Timestamp,
+    /// It ran into its timeout.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub timed_out: bool,
+}
+
+/// Why and when a run turned back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollback {
+    /// What caused it.
+    pub cause: RollbackCause,
+    /// The cause in words.
+    pub message: String,
+    /// When.
+    pub since: Timestamp,
+    /// Index of the last wave that had begun: rollback goes from here to the first.
+    pub from_wave: u32,
+}
+
+/// What caused a rollback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RollbackCause {
+    /// `spec.rollback.requested`.
+    Requested,
+    /// `spec.targetRevision` was set back to the source.
+    TargetReverted,
+    /// A workload failed and `spec.rollback.onFailure` is `Automatic`.
+    WorkloadFailed,
+}
+
+/// A finished run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunSummary {
+    /// Number of the run.
+    pub counter: u32,
+    /// `spec.runId` of the run.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub run_id: String,
+    /// Where it came from.
+    pub source: Revision,
+    /// Where it went.
+    pub target: Revision,
+    /// How it ended.
+    pub result: Phase,
+    /// When it wrote first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+}
+
+/// Which way a run goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direction {
+    /// From source to target.
+    Forward,
+    /// From target to source.
+    Back,
+}
+
+impl Run {
+    /// Which way the run goes now.
+    pub fn direction(&self) -> Direction {
+        if self.rollback.is_some() { Direction::Back } else { Direction::Forward }
+    }
+
+    /// The revision that workloads should have at the end of the direction the run takes now.
+    pub fn destination(&self) -> &Revision {
+        match self.direction() {
+            Direction::Forward => &self.target,
+            Direction::Back => &self.source,
+        }
+    }
+
+    /// The revision that the run leaves in the direction it takes now.
+    pub fn origin(&self) -> &Revision {
+        match self.direction() {
+            Direction::Forward => &self.source,
+            Direction::Back => &self.target,
+        }
+    }
+
+    /// The stamp of a write: a constant of object, run, direction and attempt, so that writing it twice acts once.
+    pub fn stamp(&self, uid: &Uid, attempt: u32) -> String {
+        let direction = match self.direction() {
+            Direction::Forward => "forward",
+            Direction::Back => "back",
+        };
+        format!("{uid}.{}.{direction}.{attempt}", self.counter)
+    }
+
+    /// The restart stamp of a workload.
+    pub fn restart_stamp(&self, uid: &Uid, workload: &WorkloadRef) -> String {
+        self.stamp(uid, self.restart_attempts.get(&attempt_key(workload)).copied().unwrap_or(1))
+    }
+
+    /// The relabel stamp of a namespace.
+    pub fn relabel_stamp(&self, uid: &Uid, namespace: &NamespaceName) -> String {
+        self.stamp(uid, self.label_attempts.get(namespace).copied().unwrap_or(1))
+    }
+}
+
+/// Key of a workload in [`Run::restart_attempts`].
+pub fn attempt_key(workload: &WorkloadRef) -> String {
+    format!("{}/{}/{}", workload.kind, workload.namespace, workload.name)
+}

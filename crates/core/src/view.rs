@@ -1,0 +1,252 @@
+//! What people and other tools see of a run: phase, message, counters and conditions. Derived in one place at the end of
+//! each pass, and never read back.
+
+use std::collections::BTreeSet;
+
+use crate::conditions::{ConditionStatus, ConditionType, Conditions};
+use crate::decision::View;
+use crate::gate;
+use crate::machine::batch;
+use crate::machine::pass::Pass;
+use crate::machine::phase::Phase;
+use crate::machine::start::is_before_the_start;
+use crate::machine::wave::front_of;
+use crate::plan::PlannedWave;
+use crate::record::{Direction, WaveStep};
+use crate::wait::{Wait, WaitReason};
+
+/// How many waits status lists.
+pub const MAX_BLOCKED: usize = 20;
+
+use ConditionStatus::{False, True, Unknown};
+
+/// Makes the view of a pass.
+pub fn of(pass: &Pass<'_>) -> View {
+    let mut waits = pass.waits.clone();
+    // What a person must act on comes first; within that, the order in which it was found.
+    waits.sort_by_key(|wait| !wait.reason.needs_human());
+    let message = message(pass, waits.first());
+    View {
+        phase: pass.run.phase,
+        progress: progress(pass),
+        wave: wave(pass),
+        conditions: conditions(pass, waits.first(), &message),
+        blocked: waits.into_iter().take(MAX_BLOCKED).collect(),
+        checks: pass.checks.clone(),
+        message,
+    }
+}
+
+fn message(pass: &Pass<'_>, wait: Option<&Wait>) -> String {
+    let run = &pass.run;
+    let name = pass.current_wave().map_or("", |wave| wave.name.as_str());
+    let doing = match run.phase {
+        Phase::Pending => "seen".to_owned(),
+        Phase::Preflight => "preflight".to_owned(),
+        Phase::Planned => format!("plan: {} waves, {} workloads", pass.plan.waves.len(), pass.plan.workloads),
+        Phase::StartingControlPlane => format!("waiting for the control plane of {}", run.target),
+        Phase::Migrating | Phase::Soaking => format!("wave {name:?}"),
+        Phase::Completing => format!("completing: {} is to go", run.source),
+        Phase::Succeeded => return format!("everything runs on {}", run.target),
+        Phase::RollingBack => {
+            let why = run.rollback.as_ref().map_or("", |rollback| rollback.message.as_str());
+            format!("going back to {} ({why})", run.source)
+        }
+        Phase::RolledBack => return rolled_back(pass),
+    };
+    match wait {
+        Some(wait) => format!("{doing}: {}", wait.because),
+        None => doing,
+    }
+}
+
+fn rolled_back(pass: &Pass<'_>) -> String {
+    let run = &pass.run;
+    let why = run.rollback.as_ref().map_or("", |rollback| rollback.message.as_str());
+    let remains = !gate::is_gone(pass.snapshot, &run.target)
+        && pass.intent.rollback_control_plane == crate::intent::RollbackControlPlane::Remove
+        && run.source != run.target;
+    let remove = if remains {
+        format!(
+            "; nothing uses {0} any more: remove it the way it was installed, for example with helm uninstall istiod-{0} -n {1}",
+            run.target, pass.intent.istio_namespace
+        )
+    } else {
+        String::new()
+    };
+    format!("everything runs on {} again ({why}){remove}", run.source)
+}
+
+fn wave(pass: &Pass<'_>) -> String {
+    let total = pass.plan.waves.len();
+    if is_before_the_start(pass.run.phase) || total == 0 {
+        return format!("0/{total}");
+    }
+    let current = usize::try_from(pass.run.wave).unwrap_or(usize::MAX).saturating_add(1).min(total);
+    format!("{current}/{total}")
+}
+
+fn progress(pass: &Pass<'_>) -> String {
+    let run = &pass.run;
+    let (done, total) = match run.phase {
+        Phase::RollingBack | Phase::RolledBack => back_progress(pass),
+        Phase::Migrating => (run.workloads_done.saturating_add(done_now(pass)), pass.plan.workloads),
+        _ => (run.workloads_done, pass.plan.workloads),
+    };
+    format!("{}/{total}", done.min(total))
+}
+
+fn back_progress(pass: &Pass<'_>) -> (u32, u32) {
+    let from = pass.run.rollback.as_ref().map_or(0, |rollback| rollback.from_wave);
+    let waves = || (0u32..).zip(&pass.plan.waves).take_while(move |(index, _)| *index <= from);
+    let total: u32 = waves().map(|(_, wave)| wave.workloads).sum();
+    if pass.run.phase == Phase::RolledBack || pass.run.step == WaveStep::Proven {
+        return (total, total);
+    }
+    let back: u32 = waves().filter(|(index, _)| *index > pass.run.wave).map(|(_, wave)| wave.workloads).sum();
+    let now = if pass.run.step == WaveStep::Restart { done_now(pass) } else { 0 };
+    (back.saturating_add(now), total)
+}
+
+fn done_now(pass: &Pass<'_>) -> u32 {
+    pass.current_wave().map_or(0, |wave: &PlannedWave| {
+        let namespaces: BTreeSet<_> = wave.namespaces.iter().cloned().collect();
+        batch::done_count(pass, &front_of(pass, wave, &namespaces, true))
+    })
+}
+
+fn conditions(pass: &Pass<'_>, wait: Option<&Wait>, message: &str) -> Conditions {
+    let mut conditions = Conditions::default();
+    summary(pass, wait, message, &mut conditions);
+    preflight(pass, &mut conditions);
+    control_plane(pass, &mut conditions);
+    data_plane(pass, &mut conditions);
+    let paused = pass.waits.iter().find(|wait| is_pause(pass, wait.reason));
+    match paused {
+        Some(wait) => conditions.set(ConditionType::Paused, True, wait.reason.as_str(), wait.because.clone()),
+        None => conditions.set(ConditionType::Paused, False, "Running", ""),
+    }
+    let (status, reason) =
+        if pass.run.phase == Phase::RolledBack { (True, "Proven") } else { (False, "NotRolledBack") };
+    conditions.set(ConditionType::RolledBack, status, reason, "");
+    conditions
+}
+
+/// `Ready`, `Reconciling`, `Stalled`, `Succeeded`: what kstatus, Flux and Argo CD read.
+fn summary(pass: &Pass<'_>, wait: Option<&Wait>, message: &str, conditions: &mut Conditions) {
+    let stalled = wait.filter(|wait| wait.reason.needs_human());
+    let back = pass.run.direction() == Direction::Back;
+    match pass.run.phase {
+        Phase::Succeeded => {
+            conditions.set(ConditionType::Ready, True, "UpgradeSucceeded", message);
+            conditions.set(ConditionType::Succeeded, True, "UpgradeSucceeded", message);
+        }
+        Phase::RolledBack => {
+            conditions.set(ConditionType::Ready, False, "RolledBack", message);
+            conditions.set(ConditionType::Stalled, True, "RolledBack", message);
+            conditions.set(ConditionType::Succeeded, False, "RolledBack", message);
+        }
+        phase => {
+            let special = wait.filter(|wait| stalled.is_some() || (!back && !is_ordinary(wait.reason)));
+            let reason = match special {
+                Some(wait) => wait.reason.as_str(),
+                _ if back => "RollingBack",
+                _ => phase.as_str(),
+            };
+            let ready = if back || stalled.is_some() { False } else { Unknown };
+            conditions.set(ConditionType::Ready, ready, reason, message);
+            let kind = if stalled.is_some() { ConditionType::Stalled } else { ConditionType::Reconciling };
+            conditions.set(kind, True, reason, message);
+            // A failed preflight has an outcome; everything else is still open.
+            let refused = stalled.is_some_and(|wait| wait.reason == WaitReason::PreflightFailed);
+            conditions.set(ConditionType::Succeeded, if refused { False } else { Unknown }, reason, "");
+        }
+    }
+}
+
+fn preflight(pass: &Pass<'_>, conditions: &mut Conditions) {
+    let kind = ConditionType::PreflightPassed;
+    if pass.run.phase == Phase::Pending {
+        return conditions.set(kind, Unknown, "Pending", "");
+    }
+    if pass.run.phase != Phase::Preflight {
+        return conditions.set(kind, True, "Passed", "");
+    }
+    match pass.waits.first() {
+        Some(wait) if wait.reason == WaitReason::Observing => {
+            conditions.set(kind, Unknown, "Observing", wait.because.clone())
+        }
+        Some(wait) => conditions.set(kind, False, wait.reason.as_str(), wait.because.clone()),
+        None => conditions.set(kind, Unknown, "Pending", ""),
+    }
+}
+
+fn control_plane(pass: &Pass<'_>, conditions: &mut Conditions) {
+    let kind = ConditionType::ControlPlaneReady;
+    if matches!(pass.run.phase, Phase::Pending | Phase::Preflight) {
+        return conditions.set(kind, Unknown, "NotChecked", "");
+    }
+    let revision = pass.run.destination();
+    match gate::control_plane(pass.snapshot, &pass.intent.istio_namespace, revision) {
+        None => conditions.set(kind, True, "Ready", format!("istiod and injector of {revision} are ready")),
+        Some(wait) => conditions.set(kind, False, wait.reason.as_str(), wait.because),
+    }
+}
+
+fn data_plane(pass: &Pass<'_>, conditions: &mut Conditions) {
+    let run = &pass.run;
+    let sick = pass
+        .waits
+        .iter()
+        .find(|wait| matches!(wait.reason, WaitReason::WorkloadFailed | WaitReason::StatefulSetStuck));
+    match sick {
+        Some(wait) => {
+            conditions.set(ConditionType::Healthy, False, wait.reason.as_str(), wait.because.clone())
+        }
+        None if is_before_the_start(run.phase) => {
+            conditions.set(ConditionType::Healthy, Unknown, "NotStarted", "")
+        }
+        None => conditions.set(ConditionType::Healthy, True, "NothingFailed", ""),
+    }
+    let migrated = match run.phase {
+        Phase::Completing | Phase::Succeeded => (True, "AllWavesDone"),
+        Phase::RollingBack | Phase::RolledBack => (False, "RolledBack"),
+        _ => (False, "WavesRemain"),
+    };
+    conditions.set(ConditionType::DataPlaneMigrated, migrated.0, migrated.1, "");
+    let (status, reason, message) = old_revision(pass);
+    conditions.set(ConditionType::OldRevisionInUse, status, reason, message);
+}
+
+/// Three-valued: only a confirmed False allows the removal of the source.
+fn old_revision(pass: &Pass<'_>) -> (ConditionStatus, &'static str, String) {
+    match pass.run.phase {
+        Phase::Succeeded => (False, "NotReferenced", String::new()),
+        Phase::Completing if pass.checks.is_empty() => (Unknown, "NotCounted", String::new()),
+        Phase::Completing => {
+            let failed = crate::check::failed(&pass.checks);
+            match failed.first() {
+                None => (False, "NotReferenced", String::new()),
+                Some(first) if failed.iter().all(|result| result.name == "NothingUncovered") => {
+                    (Unknown, "NotCovered", first.message.clone())
+                }
+                Some(first) => (True, first.name, first.message.clone()),
+            }
+        }
+        _ => (True, "WavesRemain", String::new()),
+    }
+}
+
+/// What belongs to every step of the work: naming it would change the conditions with each batch and say nothing.
+fn is_ordinary(reason: WaitReason) -> bool {
+    matches!(reason, WaitReason::RolloutInProgress | WaitReason::Observing)
+}
+
+/// What a person asked to wait for, or chose to be stopped by.
+fn is_pause(pass: &Pass<'_>, reason: WaitReason) -> bool {
+    match reason {
+        WaitReason::Suspended | WaitReason::PlanOnly | WaitReason::ApprovalRequired => true,
+        WaitReason::WorkloadFailed => pass.run.direction() == Direction::Forward,
+        _ => false,
+    }
+}

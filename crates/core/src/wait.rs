@@ -1,0 +1,104 @@
+//! Reasons to wait. Every wait has one, with words for people and something that ends it.
+
+use std::fmt;
+
+use crate::decision::About;
+
+/// One thing that a run waits for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wait {
+    /// Why.
+    pub reason: WaitReason,
+    /// What it is about, if it is one object.
+    pub about: Option<About>,
+    /// The cause in words, with the remedy where a person must act.
+    pub because: String,
+}
+
+macro_rules! wait_reasons {
+    ($($(#[$doc:meta])* $name:ident => $needs_human:literal,)*) => {
+        /// Why a run waits. The name is the condition reason.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum WaitReason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl WaitReason {
+            /// All reasons, for the guide and for coverage reports.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The reason as a condition shows it.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+
+            /// Whether it stays until a person (or another controller) does something: shown as `Stalled`.
+            pub fn needs_human(self) -> bool {
+                match self {
+                    $(Self::$name => $needs_human,)*
+                }
+            }
+        }
+    };
+}
+
+wait_reasons! {
+    /// Another MeshUpgrade is in the middle of its run.
+    OtherUpgradeActive => false,
+    /// A preflight check failed.
+    PreflightFailed => true,
+    /// The target's control plane does not exist yet.
+    RevisionNotFound => false,
+    /// An istiod that is needed is not ready.
+    IstiodNotReady => false,
+    /// An injector webhook that is needed is missing, or has no CA.
+    WebhookNotReady => false,
+    /// The injector ConfigMap of a revision is missing.
+    InjectorConfigMissing => false,
+    /// What must be known is being read.
+    Observing => false,
+    /// Labels must stay for the settle time.
+    Settling => false,
+    /// Somebody put a namespace's label back.
+    LabelReverted => true,
+    /// Pods are being replaced.
+    RolloutInProgress => false,
+    /// A workload did not get through its restart in time.
+    WorkloadFailed => true,
+    /// Somebody took the restart annotation away in the middle of the rollout.
+    RestartReverted => true,
+    /// A pod disruption budget leaves no room now.
+    BudgetExhausted => false,
+    /// With the labels as they are, new pods would get no sidecar, or another revision's, or several.
+    InjectionUnsafe => true,
+    /// The pause between batches.
+    BatchPause => false,
+    /// The soak time of a wave or of the run.
+    Soaking => false,
+    /// A pod on an unreachable node does not go away.
+    PodTerminating => false,
+    /// An ordered StatefulSet waits for a pod that will not become ready by itself.
+    StatefulSetStuck => true,
+    /// `spec.suspend` is set.
+    Suspended => false,
+    /// `spec.planOnly` is set.
+    PlanOnly => false,
+    /// Something still refers to the revision that is to go.
+    RevisionInUse => false,
+    /// Git would put the old revision back.
+    GitStillOnOldRevision => true,
+    /// Completion waits for a person.
+    ApprovalRequired => false,
+    /// Whoever installed the old control plane has to remove it now.
+    RemovalPending => false,
+    /// A decision would have broken an invariant: nothing was written.
+    InvariantViolated => true,
+}
+
+impl fmt::Display for WaitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

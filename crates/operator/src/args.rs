@@ -1,0 +1,128 @@
+//! The command line. Every flag has an environment variable, for the chart.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clap::{Parser, ValueEnum};
+use meshupgrade_controller::election::{Timing, task::Election};
+use meshupgrade_core::ids::{WorkloadKind, WorkloadRef};
+
+/// Upgrades Istio by revisions: carries out the `MeshUpgrade` objects of a cluster.
+///
+/// Runs inside a cluster, or outside with KUBECONFIG.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "meshupgrade-operator", version)]
+pub struct Args {
+    /// Namespace of the Lease that elects the leader; the pod's own by default.
+    #[arg(long, env = "LEASE_NAMESPACE")]
+    pub lease_namespace: Option<String>,
+    /// Name of the Lease that elects the leader.
+    #[arg(long, env = "LEASE_NAME", default_value = "meshupgrade-operator")]
+    pub lease_name: String,
+    /// How long others wait after the leader's last sign of life before they take over.
+    #[arg(long, env = "LEASE_DURATION_SECONDS", default_value_t = 15)]
+    pub lease_duration_seconds: u64,
+    /// After how long without a renewal the leader gives up.
+    #[arg(long, env = "LEASE_RENEW_DEADLINE_SECONDS", default_value_t = 10)]
+    pub lease_renew_deadline_seconds: u64,
+    /// How often the lease is renewed, or looked at.
+    #[arg(long, env = "LEASE_RETRY_SECONDS", default_value_t = 2)]
+    pub lease_retry_seconds: u64,
+    /// Name of this process in the Lease and in events; POD_NAME by default, else host name and process id.
+    #[arg(long, env = "POD_NAME")]
+    pub identity: Option<String>,
+    /// Namespace that the operator runs in.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub pod_namespace: Option<String>,
+    /// Deployment that the operator runs in: if it has a sidecar, it is restarted last.
+    #[arg(long, env = "OPERATOR_DEPLOYMENT")]
+    pub deployment: Option<String>,
+    /// Address of /metrics, /livez and /readyz.
+    #[arg(long, env = "ADMIN_ADDRESS", default_value = "0.0.0.0:8080")]
+    pub admin_address: SocketAddr,
+    /// How often a status is written when only its words change.
+    #[arg(long, env = "STATUS_INTERVAL_SECONDS", default_value_t = 10)]
+    pub status_interval_seconds: u64,
+    /// How often the whole cluster may be looked at for plan and completion.
+    #[arg(long, env = "CENSUS_INTERVAL_SECONDS", default_value_t = 15)]
+    pub census_interval_seconds: u64,
+    /// How long one call to the API server may take.
+    #[arg(long, env = "CALL_TIMEOUT_SECONDS", default_value_t = 10)]
+    pub call_timeout_seconds: u64,
+    /// How logs are written. What is logged is set by RUST_LOG.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl Args {
+    /// How long one call may take.
+    pub fn call_timeout(&self) -> Duration {
+        Duration::from_secs(self.call_timeout_seconds)
+    }
+
+    /// The election, if its times make sense.
+    pub fn election(&self, default_namespace: &str) -> Result<Election> {
+        let timing = Timing {
+            lease: Duration::from_secs(self.lease_duration_seconds),
+            renew_deadline: Duration::from_secs(self.lease_renew_deadline_seconds),
+            retry: Duration::from_secs(self.lease_retry_seconds),
+        };
+        ensure!(self.call_timeout_seconds > 0, "--call-timeout-seconds must not be 0");
+        timing.check(self.call_timeout()).map_err(anyhow::Error::msg)?;
+        let namespace = self.lease_namespace.as_ref().or(self.pod_namespace.as_ref());
+        Ok(Election {
+            namespace: namespace.map_or(default_namespace, String::as_str).to_owned(),
+            name: self.lease_name.clone(),
+            identity: self.identity(),
+            timing,
+        })
+    }
+
+    /// Our name among the processes of this operator.
+    pub fn identity(&self) -> String {
+        self.identity.clone().unwrap_or_else(|| {
+            let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
+            format!("{host}-{}", std::process::id())
+        })
+    }
+
+    /// The workload that the operator runs in.
+    pub fn operator(&self) -> Option<WorkloadRef> {
+        let (namespace, name) = (self.pod_namespace.as_ref()?, self.deployment.as_ref()?);
+        Some(WorkloadRef::new(WorkloadKind::Deployment, namespace.clone(), name.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_its_defaults_make_sense() {
+        Args::command().debug_assert();
+        let args = Args::parse_from(["meshupgrade-operator"]);
+        let election = args.election("here").unwrap();
+        assert_eq!(election.namespace, "here");
+        assert!(!election.identity.is_empty());
+    }
+
+    #[test]
+    fn times_that_could_never_write_are_refused() {
+        let args = Args::parse_from(["meshupgrade-operator", "--lease-duration-seconds", "11"]);
+        let error = args.election("here").unwrap_err().to_string();
+        assert!(error.contains("too short"), "{error}");
+    }
+}

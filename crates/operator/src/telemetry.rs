@@ -1,0 +1,18 @@
+//! Logs.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::args::LogFormat;
+
+/// What is logged when RUST_LOG does not say.
+const DEFAULT_FILTER: &str = "info,kube_runtime=warn,kube_client=error";
+
+/// Begins to log.
+pub fn init(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    match format {
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Text => builder.init(),
+    }
+}

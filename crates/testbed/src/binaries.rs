@@ -1,0 +1,227 @@
+//! Builds the programs of the control plane once, into a cache outside the repository.
+
+use std::env;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use sha2::{Digest as _, Sha256};
+
+/// The Go module with the versions of everything built here.
+const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../e2e/cluster");
+/// Inputs of the build that are files of the module.
+const INPUTS: [&str; 3] = ["go.mod", "go.sum", "keeper/main.go"];
+/// Version that the Kubernetes programs report; without it kubectl cannot parse its own.
+const KUBERNETES: &str = "v1.36.3";
+const TAGS: &str = "vtprotobuf,disable_pgv";
+const ISTIO_CHARTS: &str = "manifests/charts/istio-control/istio-discovery";
+const ISTIO_CRDS: &str = "manifests/charts/base/files/crd-all.gen.yaml";
+const KWOK_STAGES: [&str; 2] = [
+    "kustomize/stage/node/fast/node-initialize.yaml",
+    "kustomize/stage/node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
+];
+
+/// Program name and Go package, in build order: the largest first warms the build cache for the others.
+const COMPONENTS: [(&str, &str); 9] = [
+    ("keeper", "./keeper"),
+    ("etcd", "go.etcd.io/etcd/server/v3"),
+    ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+    ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+    ("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
+    ("pilot-discovery", "istio.io/istio/pilot/cmd/pilot-discovery"),
+    ("helm", "helm.sh/helm/v3/cmd/helm"),
+];
+
+/// The built programs and the files that come with their modules.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    root: PathBuf,
+}
+
+impl Binaries {
+    /// Builds what the cache does not have yet, one line on stderr per program; a second caller waits for the first.
+    pub async fn ensure() -> Result<Self> {
+        tokio::task::spawn_blocking(Self::ensure_blocking).await?
+    }
+
+    /// [`Binaries::ensure`] for callers without a runtime.
+    pub fn ensure_blocking() -> Result<Self> {
+        let root = cache_root()?.join("testbed").join(build_hash()?);
+        let binaries = Self { root };
+        if binaries.complete() {
+            return Ok(binaries);
+        }
+        fs::create_dir_all(binaries.root.join("bin"))
+            .with_context(|| format!("cannot create the cache directory {}", binaries.root.display()))?;
+        let lock = fs::File::create(binaries.root.join("lock"))?;
+        lock.lock().context("cannot lock the build cache")?;
+        binaries.build()?;
+        Ok(binaries)
+    }
+
+    /// The path of one program, such as `kubectl`.
+    pub fn path(&self, program: &str) -> PathBuf {
+        self.root.join("bin").join(program)
+    }
+
+    pub(crate) fn chart(&self) -> PathBuf {
+        self.root.join("assets/istio-discovery")
+    }
+
+    pub(crate) fn crds(&self) -> PathBuf {
+        self.root.join("assets/crds.yaml")
+    }
+
+    pub(crate) fn node_stages(&self) -> PathBuf {
+        self.root.join("assets/node-stages.yaml")
+    }
+
+    fn complete(&self) -> bool {
+        COMPONENTS.iter().all(|(name, _)| self.path(name).exists()) && self.root.join("assets").exists()
+    }
+
+    fn build(&self) -> Result<()> {
+        for (index, (name, package)) in COMPONENTS.iter().enumerate() {
+            if self.path(name).exists() {
+                continue;
+            }
+            eprint!("building {name} ({}/{}) … ", index + 1, COMPONENTS.len());
+            std::io::stderr().flush()?;
+            let started = Instant::now();
+            self.build_one(name, package)?;
+            eprintln!("{} s", started.elapsed().as_secs());
+        }
+        self.copy_assets()
+    }
+
+    fn build_one(&self, name: &str, package: &str) -> Result<()> {
+        // Under another name until it is whole: an interrupted build leaves nothing that looks finished.
+        let unfinished = self.root.join("bin").join(format!(".{name}.unfinished"));
+        let output = go()
+            .args([
+                "build",
+                "-trimpath",
+                "-buildvcs=false",
+                "-mod=readonly",
+                "-tags",
+                TAGS,
+                "-ldflags",
+                &link_flags(),
+            ])
+            .arg("-o")
+            .arg(&unfinished)
+            .arg(package)
+            .env("CGO_ENABLED", "0")
+            .output()
+            .context("cannot run go")?;
+        if !output.status.success() {
+            bail!("go build {package} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+        }
+        fs::rename(&unfinished, self.path(name))?;
+        Ok(())
+    }
+
+    /// Charts, CRDs and stages are files of the modules, at the same versions as the programs.
+    fn copy_assets(&self) -> Result<()> {
+        let target = self.root.join("assets");
+        if target.exists() {
+            return Ok(());
+        }
+        let unfinished = tempfile::Builder::new().prefix(".assets").tempdir_in(&self.root)?;
+        let istio = module_dir("istio.io/istio")?;
+        let kwok = module_dir("sigs.k8s.io/kwok")?;
+        copy_tree(&istio.join(ISTIO_CHARTS), &unfinished.path().join("istio-discovery"))?;
+        fs::write(unfinished.path().join("crds.yaml"), fs::read(istio.join(ISTIO_CRDS))?)?;
+        let mut stages = String::new();
+        for stage in KWOK_STAGES {
+            stages.push_str("---\n");
+            stages.push_str(&fs::read_to_string(kwok.join(stage))?);
+        }
+        fs::write(unfinished.path().join("node-stages.yaml"), stages)?;
+        fs::rename(unfinished.keep(), target)?;
+        Ok(())
+    }
+}
+
+fn cache_root() -> Result<PathBuf> {
+    if let Some(dir) = env::var_os("MESHUPGRADE_CACHE") {
+        return Ok(dir.into());
+    }
+    if let Some(dir) = env::var_os("XDG_CACHE_HOME") {
+        return Ok(PathBuf::from(dir).join("meshupgrade"));
+    }
+    let home =
+        env::var_os("HOME").context("set HOME or MESHUPGRADE_CACHE: the built programs need a directory")?;
+    Ok(PathBuf::from(home).join(".cache/meshupgrade"))
+}
+
+/// The directory of the cache that holds the locks of port blocks.
+pub(crate) fn ports_dir() -> Result<PathBuf> {
+    let dir = cache_root()?.join("ports");
+    fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+fn go() -> Command {
+    let mut command = Command::new("go");
+    command.current_dir(MODULE);
+    command
+}
+
+fn link_flags() -> String {
+    format!(
+        "-s -w -X k8s.io/component-base/version.gitVersion={KUBERNETES} \
+         -X k8s.io/client-go/pkg/version.gitVersion={KUBERNETES}"
+    )
+}
+
+fn go_output(args: &[&str]) -> Result<String> {
+    let output = match go().args(args).output() {
+        Ok(output) => output,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
+            "`go` was not found: install Go 1.26 or newer (https://go.dev/dl) and put it on PATH; \
+             it builds the test control plane, no containers are needed"
+        ),
+        Err(error) => return Err(error).context("cannot run go"),
+    };
+    if !output.status.success() {
+        bail!("go {} failed: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+fn module_dir(module: &str) -> Result<PathBuf> {
+    Ok(go_output(&["list", "-m", "-f", "{{.Dir}}", module])?.into())
+}
+
+fn build_hash() -> Result<String> {
+    let mut hash = Sha256::new();
+    for input in INPUTS {
+        let path = Path::new(MODULE).join(input);
+        hash.update(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
+        hash.update([0]);
+    }
+    hash.update(format!("{TAGS} {} {COMPONENTS:?} {KWOK_STAGES:?}", link_flags()));
+    hash.update(go_output(&["env", "GOVERSION", "GOOS", "GOARCH"])?);
+    Ok(format!("{:x}", hash.finalize()).chars().take(16).collect())
+}
+
+/// Contents only: files of the module cache are read-only, and copies with that mode could not be removed.
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else {
+            fs::write(target, fs::read(entry.path())?)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! Each rule is red on a log with one thing wrong, and green without it.
+
+use serde_json::{Value, json};
+
+use super::planted::{FORWARD, OPERATOR, Planted, before, case, good};
+use super::{Case, RULES, Violation, Wave, judge, restarts};
+
+fn broken(case: &Case, log: &Planted) -> Vec<&'static str> {
+    let mut rules: Vec<_> = judge(case, &log.log(), &[]).into_iter().map(|found| found.rule).collect();
+    rules.dedup();
+    rules
+}
+
+fn found(case: &Case, log: &Planted, rule: &str) -> String {
+    let all = judge(case, &log.log(), &[]);
+    let texts: Vec<String> = all.iter().filter(|found| found.rule == rule).map(|found| found.what.clone()).collect();
+    assert!(!texts.is_empty(), "{rule} found nothing, others: {all:?}");
+    texts.join("\n")
+}
+
+fn is_restart(event: &Value, namespace: &str) -> bool {
+    event["user"]["username"] == OPERATOR
+        && event["objectRef"]["resource"] == "deployments"
+        && event["objectRef"]["namespace"] == namespace
+}
+
+#[test]
+fn a_good_run_breaks_no_rule() {
+    assert_eq!(judge(&case(), &good().log(), &[]), []);
+    assert_eq!(restarts(&case(), &good().log()).values().copied().collect::<Vec<_>>(), [1, 1, 1, 1]);
+}
+
+#[test]
+fn rules_have_different_names_and_can_be_left_out() {
+    let mut names: Vec<_> = RULES.iter().map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), RULES.len());
+    let log = before();
+    assert_eq!(judge(&case(), &log.log(), &["log-shows-the-operator"]), []);
+}
+
+#[test]
+fn a_log_without_the_operator_or_the_upgrade_proves_nothing() {
+    assert_eq!(broken(&case(), &before()), ["log-shows-the-operator"]);
+    let mut log = good();
+    let creation = log.find(|event| event["objectRef"]["resource"] == "meshupgrades" && event["verb"] == "create");
+    log.events.drain(..=creation);
+    assert!(found(&case(), &log, "log-shows-the-operator").contains("meshupgrade/mesh"));
+}
+
+#[test]
+fn a_restart_before_the_label_is_seen() {
+    let mut log = before();
+    log.intent("first", &["a"]);
+    log.roll("first", "a", FORWARD, "old");
+    assert!(found(&case(), &log, "label-before-restart").contains("said Some(\"old\")"));
+}
+
+#[test]
+fn a_restart_within_the_settle_time_is_seen() {
+    let mut log = before();
+    log.label(OPERATOR, "first", "new", FORWARD);
+    log.wait(700);
+    log.intent("first", &["a"]);
+    log.roll("first", "a", FORWARD, "new");
+    assert_eq!(broken(&case(), &log), ["label-before-restart"]);
+}
+
+#[test]
+fn a_label_that_was_put_back_counts_no_more() {
+    let mut log = before();
+    log.label(OPERATOR, "first", "new", FORWARD);
+    log.wait(2000);
+    log.label("argocd", "first", "old", "");
+    log.intent("first", &["a"]);
+    log.roll("first", "a", FORWARD, "old");
+    assert_eq!(broken(&case(), &log), ["label-before-restart"]);
+}
+
+#[test]
+fn a_restart_without_an_istiod_is_seen_and_its_news_may_take_a_second() {
+    let run = |wait: u64| {
+        let mut log = before();
+        log.label(OPERATOR, "first", "new", FORWARD);
+        log.wait(1000);
+        log.istiod("new", 0);
+        log.istiod("new", 0);
+        log.intent("first", &["a"]);
+        log.wait(wait);
+        log.roll("first", "a", FORWARD, "new");
+        log
+    };
+    assert_eq!(broken(&case(), &run(100)), Vec::<&str>::new());
+    assert_eq!(broken(&case(), &run(1000)), ["istiod-ready-before-restart"]);
+    let mut log = good();
+    log.events.drain(..2);
+    let unready = Case { unready: ["new".to_owned()].into(), ..case() };
+    assert_eq!(broken(&case(), &log), Vec::<&str>::new());
+    assert_eq!(broken(&unready, &log), ["istiod-ready-before-restart"]);
+}
+
+#[test]
+fn a_patch_without_an_intent_is_seen() {
+    let mut log = good();
+    let intent = log.find(|event| event["requestObject"]["status"]["run"]["batch"]["entries"][0]["name"] == "b");
+    log.events.remove(intent);
+    assert_eq!(broken(&case(), &log), ["intent-before-patch"]);
+}
+
+#[test]
+fn one_workload_too_many_in_rollout_is_seen() {
+    let narrow = Case {
+        waves: case().waves.into_iter().map(|wave| Wave { at_once: 1, ..wave }).collect(),
+        ..case()
+    };
+    assert_eq!(broken(&narrow, &good()), ["at-most-so-many-at-once"]);
+}
+
+/// The controller says that it is done, but an old pod is still there when the next workload starts.
+#[test]
+fn an_old_pod_that_is_still_there_is_part_of_the_rollout() {
+    let mut log = good();
+    let last = log.find(|event| {
+        event["verb"] == "delete" && event["objectRef"]["name"] == "a-h1-x" && event["requestObject"].is_object()
+    });
+    log.events.remove(last);
+    assert!(found(&case(), &log, "at-most-so-many-at-once").contains("2 in rollout"));
+}
+
+#[test]
+fn a_second_wave_before_the_first_is_over_is_seen() {
+    let mut log = before();
+    for namespace in ["first", "second"] {
+        log.label(OPERATOR, namespace, "new", FORWARD);
+    }
+    log.wait(1000);
+    log.intent("first", &["a"]);
+    log.restart("first", "a", 2, FORWARD);
+    log.intent("second", &["a"]);
+    log.restart("second", "a", 2, FORWARD);
+    assert!(found(&case(), &log, "at-most-so-many-at-once").contains("several waves"));
+}
+
+#[test]
+fn a_second_restart_is_seen_and_a_repetition_only_without_a_crash() {
+    let mut log = good();
+    log.intent("second", &["a"]);
+    log.restart("second", "a", 3, "uid.1.forward.2");
+    log.complete("second", "a", 3);
+    assert_eq!(broken(&case(), &log), ["each-workload-once"]);
+    assert_eq!(broken(&Case { retries: 1, ..case() }, &log), Vec::<&str>::new());
+
+    let mut log = good();
+    let patch = log.events[log.find(|event| is_restart(event, "second"))].clone();
+    log.events.push(patch);
+    assert_eq!(broken(&case(), &log), ["each-workload-once"]);
+    assert_eq!(broken(&Case { crashes: true, ..case() }, &log), Vec::<&str>::new());
+}
+
+#[test]
+fn a_label_fight_is_seen() {
+    let mut log = good();
+    log.label("argocd", "first", "old", "");
+    log.label(OPERATOR, "first", "new", FORWARD);
+    assert_eq!(broken(&case(), &log), ["each-label-once"]);
+    let mut log = good();
+    log.label(OPERATOR, "first", "new", "uid.1.forward.2");
+    assert_eq!(broken(&case(), &log), ["each-label-once"]);
+    assert_eq!(broken(&Case { retries: 1, ..case() }, &log), Vec::<&str>::new());
+}
+
+#[test]
+fn writes_outside_the_plan_are_seen() {
+    let plant = |change: fn(&mut Planted)| {
+        let mut log = good();
+        change(&mut log);
+        found(&case(), &log, "nothing-outside-the-plan")
+    };
+    assert!(plant(|log| log.label(OPERATOR, "strange", "new", FORWARD)).contains("not in scope"));
+    assert!(plant(|log| log.restart("strange", "a", 2, FORWARD)).contains("not in scope"));
+    let delete = |log: &mut Planted| {
+        let pod = json!({"resource": "pods", "namespace": "first", "name": "a"});
+        log.call(OPERATOR, "delete", &pod, &Value::Null, json!({"metadata": {}}));
+    };
+    assert!(plant(delete).contains("not a write of this product"));
+    let foreign = |log: &mut Planted| {
+        let lease = json!({"apiGroup": "coordination.k8s.io", "resource": "leases", "namespace": "first", "name": "x"});
+        log.call(OPERATOR, "update", &lease, &Value::Null, json!({"metadata": {}}));
+    };
+    assert!(plant(foreign).contains("outside its own namespace"));
+    let field = |log: &mut Planted| {
+        let at = log.find(|event| is_restart(event, "first"));
+        log.events[at]["requestObject"]["spec"]["replicas"] = json!(3);
+    };
+    assert!(plant(field).contains("writes the field replicas"));
+    let label = |log: &mut Planted| {
+        let at = log.find(|event| event["user"]["username"] == OPERATOR && event["objectRef"]["resource"] == "namespaces");
+        log.events[at]["requestObject"]["metadata"]["labels"]["team"] = json!("x");
+    };
+    assert!(plant(label).contains("writes the field team"));
+    let other = |log: &mut Planted| {
+        let about = json!({"apiGroup": "meshupgrade.io", "resource": "meshupgrades", "subresource": "status", "name": "other"});
+        log.call(OPERATOR, "update", &about, &Value::Null, json!({"metadata": {}}));
+    };
+    assert!(plant(other).contains("not a MeshUpgrade of this run"));
+}
+
+#[test]
+fn a_refused_read_is_seen() {
+    let mut log = good();
+    let about = json!({"resource": "secrets", "namespace": "first", "name": "x"});
+    log.call(OPERATOR, "get", &about, &Value::Null, json!({"message": "forbidden"}));
+    let last = log.events.len() - 1;
+    log.events[last]["responseStatus"]["code"] = json!(403);
+    assert_eq!(broken(&case(), &log), ["nothing-refused"]);
+}
+
+#[test]
+fn too_many_writes_are_seen() {
+    let mut log = good();
+    for _ in 0..40 {
+        log.intent("second", &[]);
+    }
+    assert!(found(&case(), &log, "write-budget").contains("4 workloads, 2 namespaces, 3 batches, 2 waves"));
+}
+
+#[test]
+fn too_few_ready_pods_are_seen() {
+    let mut log = before();
+    log.label(OPERATOR, "first", "new", FORWARD);
+    log.wait(1000);
+    log.intent("first", &["a"]);
+    log.restart("first", "a", 2, FORWARD);
+    log.end("first", "a", 1, "old");
+    log.pod("first", "a", 2, "new");
+    log.complete("first", "a", 2);
+    assert!(found(&case(), &log, "enough-pods-ready").contains("0 of 1 pods"));
+}
+
+#[test]
+fn a_pod_without_a_sidecar_is_seen() {
+    for (revision, text) in [("", "without a sidecar"), ("third", "a sidecar of third")] {
+        let mut log = good();
+        log.pod("first", "b", 3, revision);
+        let violations: Vec<Violation> = judge(&case(), &log.log(), &[]);
+        assert_eq!(violations.len(), 1, "{violations:?}");
+        assert_eq!(violations[0].rule, "every-pod-has-a-sidecar");
+        assert!(violations[0].what.contains(text));
+    }
+}

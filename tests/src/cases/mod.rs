@@ -1,0 +1,17 @@
+//! The scenarios.
+
+mod disturbed;
+mod plain;
+mod turned;
+
+use crate::case::Case;
+
+/// All scenarios.
+pub fn all() -> Vec<Case> {
+    [plain::cases(), disturbed::cases(), turned::cases()].concat()
+}
+
+/// A scenario by name.
+pub fn find(name: &str) -> Option<Case> {
+    all().into_iter().find(|case| case.name == name)
+}

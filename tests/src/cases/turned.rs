@@ -1,0 +1,173 @@
+//! Runs that turn back.
+
+use meshupgrade_core::intent::{OnFailure, RollbackControlPlane};
+use meshupgrade_core::machine::phase::Phase;
+use meshupgrade_core::wait::WaitReason;
+
+use super::plain::{removal, three_waves, two_apps};
+use crate::action::Action;
+use crate::case::{CASE, Case, End, When, beat};
+use crate::neighbours::Neighbour;
+use crate::world::World;
+use crate::world::build::{NEW, OLD, deployment, rolling, stateful_set};
+
+/// The scenarios of this file.
+pub fn cases() -> Vec<Case> {
+    let rolled_back = End::In(Phase::RolledBack);
+    vec![
+        Case {
+            name: "rollback_in_wave_two",
+            about: "rollback is requested while a batch of the second wave is open",
+            world: three_waves,
+            script: || vec![beat(When::Wave(1), Action::RequestRollback(true))],
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
+            name: "rollback_is_latched",
+            about: "the request is withdrawn at once, and the run still goes back",
+            world: three_waves,
+            script: || {
+                vec![
+                    beat(When::Settling(1), Action::RequestRollback(true)),
+                    beat(When::Phase(Phase::RollingBack), Action::RequestRollback(false)),
+                ]
+            },
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
+            name: "rollback_from_completing",
+            about: "everything was moved, and the old control plane still stands",
+            world: || {
+                let mut world = three_waves();
+                world.request().rollback_control_plane = RollbackControlPlane::Remove;
+                world
+            },
+            script: || vec![beat(When::Waits(WaitReason::RemovalPending), Action::RequestRollback(true))],
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
+            name: "target_set_back",
+            about: "git revert: the target is the source again",
+            world: three_waves,
+            script: || vec![beat(When::Wave(1), Action::Target(OLD))],
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
+            name: "next_run_after_rollback",
+            about: "rolled back, then a new runId carries it through",
+            world: three_waves,
+            script: || {
+                let mut script = vec![
+                    beat(When::Wave(1), Action::Target(OLD)),
+                    beat(When::Phase(Phase::RolledBack), Action::Target(NEW)),
+                    beat(When::After(60), Action::RunId("second")),
+                ];
+                script.extend(removal());
+                script
+            },
+            ..CASE
+        },
+        Case {
+            name: "failure_turns_back",
+            about: "a workload never becomes ready on the target, and onFailure is Automatic",
+            world: || sick(OnFailure::Automatic),
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
+            name: "failure_pauses",
+            about: "a workload never becomes ready on the target; it is repaired, and the run goes on",
+            world: || sick(OnFailure::Pause),
+            script: || {
+                let mut script = vec![
+                    beat(When::Waits(WaitReason::WorkloadFailed), Action::Suspend(true)),
+                    beat(When::After(300), Action::Suspend(false)),
+                    beat(When::After(10), Action::Cure(deployment("shop", "cart"))),
+                ];
+                script.extend(removal());
+                script
+            },
+            ..CASE
+        },
+        Case {
+            name: "ordered_set_stuck",
+            about: "an ordered StatefulSet stands at a pod that cannot live on the target; rollback names it",
+            world: || {
+                let mut world = two_apps(|_| {});
+                world.running(&stateful_set("shop", "db"), 3, rolling(0, 1));
+                world.sick.insert((stateful_set("shop", "db"), NEW.into()));
+                world
+            },
+            script: || {
+                vec![
+                    beat(When::Waits(WaitReason::WorkloadFailed), Action::RequestRollback(true)),
+                    beat(
+                        When::Waits(WaitReason::StatefulSetStuck),
+                        Action::DeleteUnready(stateful_set("shop", "db")),
+                    ),
+                ]
+            },
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
+            name: "source_dies_in_rollback",
+            about: "the source's istiod is down when the run turns back: it waits for it",
+            world: three_waves,
+            script: || {
+                vec![
+                    beat(When::Wave(1), Action::Istiod(OLD, 0)),
+                    beat(When::Now, Action::RequestRollback(true)),
+                    beat(When::Waits(WaitReason::IstiodNotReady), Action::Suspend(true)),
+                    beat(When::After(200), Action::Istiod(OLD, 2)),
+                ]
+            },
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
+            name: "rollback_before_the_start",
+            about: "rollback is requested from the beginning, and there is nothing to undo",
+            world: || two_apps(|intent| intent.rollback_requested = true),
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
+            name: "reapplied_and_rolled_back",
+            about: "the object is deleted in the second wave and applied again asking for rollback",
+            world: three_waves,
+            script: || {
+                vec![
+                    beat(When::Wave(1), Action::Reapply),
+                    beat(When::Now, Action::RequestRollback(true)),
+                ]
+            },
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
+            name: "autoscaled_rollback",
+            about: "replicas change all the time, and the run turns back",
+            world: || {
+                let mut world = three_waves();
+                world.apps.values_mut().for_each(|app| app.autoscaled = true);
+                world
+            },
+            script: || vec![beat(When::Wave(1), Action::RequestRollback(true))],
+            neighbours: &[Neighbour::Autoscaler, Neighbour::Planes],
+            ends: rolled_back,
+            ..CASE
+        },
+    ]
+}
+
+fn sick(on_failure: OnFailure) -> World {
+    let mut world = three_waves();
+    world.request().on_failure = on_failure;
+    world.sick.insert((deployment("shop", "cart"), NEW.into()));
+    world
+}

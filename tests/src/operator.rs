@@ -1,0 +1,304 @@
+//! The operator: the shell's contract around the real [`decide`], in steps that others can come between.
+//!
+//! observe → decide → apply, one write at a time → publish. What it knows of the cluster may be some versions old; what it
+//! knows of its own object is what it read or wrote last.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use meshupgrade_core::census::Census;
+use meshupgrade_core::decide;
+use meshupgrade_core::decision::{Decision, Needs, Wake};
+use meshupgrade_core::effect::Effect;
+use meshupgrade_core::ids::{NamespaceName, WorkloadRef};
+use meshupgrade_core::observed::Snapshot;
+
+use crate::faults::{Fault, Faults};
+use crate::rng::Rng;
+use crate::world::api::Refusal;
+use crate::world::history::{Happening, Seen};
+use crate::world::views::{Kind, Versions, Views};
+use crate::world::{Upgrade, World};
+
+/// The operator process: everything here is lost when it dies.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    /// The MeshUpgrade as read or written last; `None`: to be read.
+    object: Option<Upgrade>,
+    /// The version that each cache shows.
+    caches: BTreeMap<Kind, u64>,
+    ledger: BTreeMap<(WorkloadRef, String), i64>,
+    needs: Needs,
+    synced: BTreeSet<NamespaceName>,
+    census: Option<Arc<Census>>,
+    work: Option<Work>,
+    wake: Wake,
+    /// Something that it watches changed since its last decision.
+    dirty: bool,
+    /// A newer process took over: it ends with its next write of status.
+    pub deposed: bool,
+}
+
+/// A decision that is being carried out.
+#[derive(Clone, Debug)]
+struct Work {
+    decision: Decision,
+    effects: VecDeque<Effect>,
+    seen: Arc<Seen>,
+}
+
+/// What the operator shares with its surroundings.
+pub struct Around<'a> {
+    /// The cluster.
+    pub world: &'a mut World,
+    /// What caches may show.
+    pub versions: &'a Versions,
+    /// How far they may lag.
+    pub lag: usize,
+    /// What goes wrong.
+    pub faults: &'a mut Faults,
+    /// Chance.
+    pub rng: &'a mut Rng,
+}
+
+impl Default for Operator {
+    fn default() -> Self {
+        Self {
+            object: None,
+            caches: BTreeMap::new(),
+            ledger: BTreeMap::new(),
+            needs: Needs::default(),
+            synced: BTreeSet::new(),
+            census: None,
+            work: None,
+            wake: Wake::Again,
+            dirty: true,
+            deposed: false,
+        }
+    }
+}
+
+impl Operator {
+    /// Takes one step. Says whether it had anything to do.
+    pub fn step(&mut self, around: &mut Around<'_>) -> bool {
+        if self.work.is_some() {
+            self.write(around);
+            return true;
+        }
+        self.observe(around);
+        if !self.is_due(around.world.now) {
+            return false;
+        }
+        self.decide(around);
+        true
+    }
+
+    /// Whether it is in the middle of a decision.
+    pub fn is_busy(&self) -> bool {
+        self.work.is_some()
+    }
+
+    /// When it wants to be woken, if nothing changes before.
+    pub fn wakes_at(&self) -> Option<Timestamp> {
+        match self.wake {
+            Wake::At(at) => Some(at),
+            Wake::Again | Wake::OnChange => None,
+        }
+    }
+
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.dirty
+            || match self.wake {
+                Wake::Again => true,
+                Wake::At(at) => at <= now,
+                Wake::OnChange => false,
+            }
+    }
+
+    /// Lets the caches move on, reads what is missing, and notes whether anything is new.
+    fn observe(&mut self, around: &mut Around<'_>) {
+        let world = &*around.world;
+        if self.object.as_ref().is_none_or(|object| self.is_outdated(object, world)) {
+            self.object = Some(world.upgrade.clone());
+            self.dirty = true;
+        }
+        for kind in Kind::CACHED {
+            let seen = self.caches.get(&kind).copied().unwrap_or(0);
+            // A fresh cache begins with a list, which is never old.
+            let lag = if seen == 0 { 0 } else { around.rng.index(around.lag + 1) };
+            let Some((version, _)) = around.versions.behind(lag, seen) else {
+                continue;
+            };
+            if *version != seen {
+                let changed = world.changed.get(&kind).copied().unwrap_or(0);
+                self.dirty |= seen == 0 || changed > seen;
+                self.caches.insert(kind, *version);
+            }
+        }
+        self.sync_pods(around.rng);
+        self.count(around.world);
+    }
+
+    /// A deposed process does not hear of changes; any other reads a changed object again.
+    fn is_outdated(&self, object: &Upgrade, world: &World) -> bool {
+        !self.deposed && object.resource_version != world.upgrade.resource_version
+    }
+
+    /// Starts and stops pod watches as the last decision asked.
+    fn sync_pods(&mut self, rng: &mut Rng) {
+        let needs = self.needs.pods.clone();
+        self.synced.retain(|name| needs.contains(name));
+        let missing: Vec<NamespaceName> = needs.difference(&self.synced).cloned().collect();
+        for name in rng.part(missing) {
+            self.synced.insert(name);
+            self.dirty = true;
+        }
+    }
+
+    /// Takes a census if one is due; it is not taken from caches.
+    fn count(&mut self, world: &World) {
+        let Some(since) = self.needs.census_since else {
+            return;
+        };
+        let taken = self.census.as_ref().and_then(|census| census.taken_at);
+        if taken.is_none_or(|taken| taken < since) && since <= world.now {
+            self.census = Some(Arc::new(crate::census::take(world)));
+            self.dirty = true;
+        }
+    }
+
+    fn decide(&mut self, around: &mut Around<'_>) {
+        let Some(object) = self.object.clone() else {
+            return;
+        };
+        let snapshot = self.snapshot(around);
+        let now = around.world.now;
+        let decision = decide(now, &object.intent, &object.record, &snapshot);
+        let labelled = Arc::clone(&self.view(around, Kind::Namespaces).labelled);
+        let seen = Seen {
+            at: now,
+            intent: object.intent,
+            record: object.record,
+            snapshot,
+            labelled,
+            stale: around.lag > 0 || self.deposed,
+        };
+        let events = decision.events.iter().map(|event| Happening::Event(event.reason));
+        around.world.history.extend(events);
+        self.dirty = false;
+        self.wake = decision.wake;
+        self.needs = decision.needs.clone();
+        self.work =
+            Some(Work { effects: decision.effects.iter().cloned().collect(), decision, seen: Arc::new(seen) });
+    }
+
+    fn view<'v>(&self, around: &Around<'v>, kind: Kind) -> &'v Views {
+        let version = self.caches.get(&kind).copied().unwrap_or(0);
+        static NOTHING: std::sync::LazyLock<Views> = std::sync::LazyLock::new(Views::default);
+        around.versions.behind(usize::MAX, version).map_or(&NOTHING, |(_, views)| views.as_ref())
+    }
+
+    fn snapshot(&self, around: &Around<'_>) -> Snapshot {
+        let pods = &self.view(around, Kind::Pods).pods;
+        let planes = self.view(around, Kind::Planes);
+        Snapshot {
+            webhooks: planes.webhooks.as_ref().clone(),
+            control_planes: planes.planes.as_ref().clone(),
+            namespaces: self.view(around, Kind::Namespaces).namespaces.as_ref().clone(),
+            workloads: self.view(around, Kind::Workloads).workloads.as_ref().clone(),
+            pods: self
+                .synced
+                .iter()
+                .map(|name| (name.clone(), pods.get(name).cloned().unwrap_or_default()))
+                .collect(),
+            budgets: self.view(around, Kind::Budgets).budgets.as_ref().clone(),
+            census: self.census.clone(),
+            other_upgrades: Vec::new(),
+            applied: self.ledger.clone(),
+            operator: None,
+        }
+    }
+
+    /// Does the next write of the decision: an effect, or at the end status.
+    fn write(&mut self, around: &mut Around<'_>) {
+        let Some(mut work) = self.work.take() else {
+            return;
+        };
+        match work.effects.pop_front() {
+            Some(effect) => {
+                let seen = Arc::clone(&work.seen);
+                self.work = Some(work);
+                self.apply(around, &effect, &seen);
+            }
+            None => self.publish(around, &work),
+        }
+    }
+
+    fn apply(&mut self, around: &mut Around<'_>, effect: &Effect, seen: &Arc<Seen>) {
+        let fault = around.faults.next(around.rng);
+        if fault.is_some_and(|fault| !fault.takes_effect()) {
+            self.fail(around.world, fault, effect.because());
+            return;
+        }
+        let answer = match effect {
+            Effect::Relabel(relabel) => around.world.relabel(relabel, seen).map(|()| 0),
+            Effect::Restart(restart) => around.world.restart(restart, seen),
+        };
+        match (answer, fault) {
+            (Ok(_), Some(_)) => self.fail(around.world, fault, effect.because()),
+            (Ok(generation), None) => {
+                if let Effect::Restart(restart) = effect {
+                    self.ledger.insert((restart.workload.clone(), restart.stamp.clone()), generation);
+                }
+            }
+            (Err(refusal), _) => {
+                around.world.history.push(Happening::Failed(format!("{refusal:?}: {}", effect.because())));
+            }
+        }
+    }
+
+    /// Notes that a write went wrong; a process that dies loses everything.
+    fn fail(&mut self, world: &mut World, fault: Option<Fault>, what: &str) {
+        let Some(fault) = fault else {
+            return;
+        };
+        world.history.push(Happening::Failed(format!("{fault:?}: {what}")));
+        if fault.kills() {
+            let deposed = self.deposed;
+            *self = Self { deposed, ..Self::default() };
+        }
+    }
+
+    fn publish(&mut self, around: &mut Around<'_>, work: &Work) {
+        let Some(object) = self.object.clone() else {
+            return;
+        };
+        let (record, view) = (&work.decision.record, &work.decision.view);
+        if *object.record == *record && *object.view == *view {
+            return;
+        }
+        let fault = around.faults.next(around.rng);
+        if fault.is_some_and(|fault| !fault.takes_effect()) {
+            self.object = None;
+            self.fail(around.world, fault, "status");
+            return;
+        }
+        let answer = around.world.publish(object.resource_version, record, view, &work.seen);
+        match (answer, fault) {
+            (Ok(()), None) => self.object = Some(around.world.upgrade.clone()),
+            (Ok(()), Some(_)) => {
+                self.object = None;
+                self.fail(around.world, fault, "status");
+            }
+            (Err(refusal), _) => {
+                self.object = None;
+                self.lost(around.world, refusal);
+            }
+        }
+    }
+
+    fn lost(&mut self, world: &mut World, refusal: Refusal) {
+        world.history.push(Happening::Failed(format!("{refusal:?}: status")));
+    }
+}

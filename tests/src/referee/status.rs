@@ -1,0 +1,191 @@
+//! Rules for what is published.
+
+use std::sync::Arc;
+
+use meshupgrade_core::conditions::ConditionType;
+use meshupgrade_core::decision::View;
+use meshupgrade_core::machine::phase::{Phase, TRANSITIONS, Trigger};
+use meshupgrade_core::record::{MAX_BATCH, MAX_HISTORY, Record, Run};
+use meshupgrade_core::wait::WaitReason;
+
+use super::{Referee, Violation, planned, rule};
+use crate::world::World;
+use crate::world::history::Seen;
+
+/// Largest record, in bytes.
+const MAX_RECORD: usize = 64 * 1024;
+
+impl Referee {
+    pub(super) fn judge_status(
+        &mut self,
+        world: &World,
+        before: &Arc<Record>,
+        record: &Arc<Record>,
+        view: &Arc<View>,
+        seen: &Seen,
+    ) -> Result<(), Violation> {
+        let Some(run) = &record.run else {
+            return Err("I3: status without a run".to_owned());
+        };
+        rule!(run.phase == view.phase, "the view says {} and the record {}", view.phase, run.phase);
+        conditions(view)?;
+        bounds(record, run)?;
+        self.position(before.run.as_ref(), run)?;
+        suspended(before.run.as_ref(), run, seen)?;
+        for wait in &view.blocked {
+            self.reached.waits.insert(wait.reason);
+            rule!(wait.reason != WaitReason::InvariantViolated, "the core caught itself: {}", wait.because);
+        }
+        for check in &view.checks {
+            self.reached.checks.insert((check.name, check.outcome));
+        }
+        let old = before.run.as_ref().filter(|old| old.counter == run.counter).map(|old| old.phase);
+        if run.phase == Phase::Succeeded && old != Some(Phase::Succeeded) {
+            nothing_on(world, record, run, &run.source, seen)?;
+        }
+        if run.phase == Phase::RolledBack && old != Some(Phase::RolledBack) {
+            nothing_on(world, record, run, &run.target, seen)?;
+            self.labels_are_back(world, record)?;
+        }
+        self.last = Some((seen.intent.uid.clone(), Arc::clone(record), Arc::clone(view)));
+        Ok(())
+    }
+
+    /// I11: the position goes only the ways of the table, waves go up, and in rollback down.
+    fn position(&mut self, before: Option<&Run>, run: &Run) -> Result<(), Violation> {
+        let old = before.filter(|old| old.counter == run.counter);
+        let from = old.map(|old| old.phase).unwrap_or_default();
+        let Some(path) = path(from, run.phase) else {
+            return Err(format!("I11: no way from {from} to {}", run.phase));
+        };
+        self.reached.triggers.extend(path);
+        self.reached.phases.insert(run.phase);
+        let Some(old) = old else {
+            return Ok(());
+        };
+        rule!(
+            old.rollback.is_none() || run.rollback.is_some(),
+            "I11: the rollback was turned forward again"
+        );
+        if old.started_at.is_some() {
+            let same = old.source == run.source && old.target == run.target && old.started_at == run.started_at;
+            rule!(same, "I11: the run changed its revisions");
+        }
+        if run.rollback.is_none() {
+            rule!(run.wave >= old.wave, "I11: wave {} after {}", run.wave, old.wave);
+        }
+        if let (Some(_), Some(rollback)) = (&old.rollback, &run.rollback) {
+            let again = run.wave == rollback.from_wave;
+            rule!(run.wave <= old.wave || again, "I11: rollback in wave {} after {}", run.wave, old.wave);
+        }
+        Ok(())
+    }
+
+    /// I5: after a rollback every namespace that the operator wrote says what it said before.
+    fn labels_are_back(&self, world: &World, record: &Record) -> Result<(), Violation> {
+        for name in planned(record) {
+            let Some(namespace) = world.namespaces.get(name) else {
+                continue;
+            };
+            let Some(first) = self.first.get(&namespace.uid) else {
+                continue;
+            };
+            let ours = world.labelled.get(name).is_some_and(|labelled| labelled.by_operator);
+            let now = super::writes::injection_labels(&namespace.labels);
+            rule!(!ours || now == *first, "I5: rolled back, but {name} says {now:?} instead of {first:?}");
+            rule!(!ours || namespace.previous.is_none(), "I5: rolled back, but {name} still remembers");
+        }
+        Ok(())
+    }
+}
+
+/// I4: no live pod of the plan's namespaces is on the revision that is to be empty. Pods that were created after the
+/// decision, where somebody else put the label, are not held against it.
+fn nothing_on(
+    world: &World,
+    record: &Record,
+    run: &Run,
+    revision: &meshupgrade_core::ids::Revision,
+    seen: &Seen,
+) -> Result<(), Violation> {
+    if run.source == run.target {
+        return Ok(());
+    }
+    let scope = planned(record);
+    for pod in world.pods.values() {
+        let name = &pod.workload.namespace;
+        let ours = world
+            .labelled
+            .get(name)
+            .is_some_and(|labelled| labelled.by_operator || labelled.since <= seen.at);
+        let on = pod.revision() == Some(revision) && scope.contains(name);
+        rule!(!on || !ours, "I4: {}, but pod {name}/{} is on {revision}", run.phase, pod.view.name);
+    }
+    Ok(())
+}
+
+/// The triggers on the shortest way through the table.
+fn path(from: Phase, to: Phase) -> Option<Vec<Trigger>> {
+    let mut ways = vec![(from, Vec::new())];
+    for _ in 0..Phase::ALL.len() {
+        if let Some((_, way)) = ways.iter().find(|(phase, _)| *phase == to) {
+            return Some(way.clone());
+        }
+        let mut next = Vec::new();
+        for (phase, way) in &ways {
+            for (trigger, sources, target) in TRANSITIONS {
+                if sources.contains(phase) {
+                    let mut way = way.clone();
+                    way.push(*trigger);
+                    next.push((*target, way));
+                }
+            }
+        }
+        next.sort_by_key(|(phase, _)| *phase);
+        next.dedup_by_key(|(phase, _)| *phase);
+        ways = next;
+    }
+    None
+}
+
+fn conditions(view: &View) -> Result<(), Violation> {
+    let both =
+        view.conditions.is_true(ConditionType::Stalled) && view.conditions.is_true(ConditionType::Reconciling);
+    rule!(!both, "Stalled and Reconciling are both True");
+    rule!(view.conditions.get(ConditionType::Ready).is_some(), "Ready is missing");
+    let over = view.phase.is_over();
+    let working =
+        view.conditions.is_true(ConditionType::Stalled) || view.conditions.is_true(ConditionType::Reconciling);
+    rule!(over || working, "{} is neither Stalled nor Reconciling", view.phase);
+    let succeeded = view.conditions.is_true(ConditionType::Succeeded);
+    rule!(succeeded == (view.phase == Phase::Succeeded), "Succeeded does not agree with {}", view.phase);
+    rule!(!view.message.is_empty(), "the message is empty");
+    Ok(())
+}
+
+fn bounds(record: &Record, run: &Run) -> Result<(), Violation> {
+    let batch = run.batch.as_ref().map_or(0, |batch| batch.entries.len());
+    rule!(batch <= MAX_BATCH, "{batch} workloads in a batch");
+    rule!(record.history.len() <= MAX_HISTORY, "{} runs in the history", record.history.len());
+    let size = serde_json::to_string(&record.run).map_or(0, |text| text.len());
+    rule!(size <= MAX_RECORD, "the run takes {size} bytes");
+    Ok(())
+}
+
+/// I12: nothing new is opened while the run is suspended.
+fn suspended(before: Option<&Run>, run: &Run, seen: &Seen) -> Result<(), Violation> {
+    if !seen.intent.suspend || run.rollback.is_some() {
+        return Ok(());
+    }
+    let entries = |run: &Run| -> Vec<_> {
+        run.batch
+            .iter()
+            .flat_map(|batch| batch.entries.iter().map(|entry| (entry.workload.clone(), entry.uid.clone())))
+            .collect()
+    };
+    let old = before.map(entries).unwrap_or_default();
+    for entry in entries(run) {
+        rule!(old.contains(&entry), "I12: {} enters a batch while the run is suspended", entry.0);
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! Rules for each write.
+
+use std::collections::BTreeMap;
+
+use jiff::SignedDuration;
+use meshupgrade_core::effect::{PreviousEdit, Relabel, Restart};
+use meshupgrade_core::ids::{NamespaceName, Revision, WorkloadRef};
+use meshupgrade_core::labels;
+use meshupgrade_core::observed::{Labels, PodTemplate};
+use meshupgrade_core::pods::workload_of;
+use meshupgrade_core::record::Direction;
+
+use super::{Referee, Rolling, Violation, direction_of, planned, revisions, rule};
+use crate::world::World;
+use crate::world::history::Seen;
+use crate::world::injector::{Outcome, selected};
+
+impl Referee {
+    pub(super) fn judge_relabel(&mut self, world: &World, effect: &Relabel, seen: &Seen) -> Result<(), Violation> {
+        let name = &effect.namespace;
+        rule!(planned(&seen.record).contains(name), "I13: {name} is relabelled and not in the stored plan");
+        rule!(name.as_str() != crate::world::build::ISTIO, "I13: the control plane's namespace is relabelled");
+        let Some(before) = seen.snapshot.namespaces.get(name) else {
+            return Err(format!("I13: {name} is relabelled and was not seen"));
+        };
+        let uid = world.namespaces.get(name).map(|namespace| namespace.uid.clone()).unwrap_or_default();
+        let count = self.relabels.entry((uid.clone(), effect.stamp.clone())).or_insert(0);
+        *count += 1;
+        rule!(*count <= 1, "I15: {name} is relabelled twice for {}", effect.stamp);
+        let Some((source, target, destination)) = revisions(seen) else {
+            return Err("I3: a write without a stored run".to_owned());
+        };
+        rule!(
+            seen.record.run.as_ref().is_some_and(|run| run.started_at.is_some()),
+            "I3: {name} is relabelled before the plan is frozen"
+        );
+        rule!(answers(seen, destination), "I1: {name} is relabelled while {destination} does not answer");
+        match direction_of(&effect.stamp) {
+            Some(Direction::Forward) => {
+                rule!(effect.revision.as_ref() == Some(target), "I7: {name} gets {:?}", effect.revision);
+                rule!(
+                    is_meshed(seen, name, &before.labels, source, target),
+                    "I13: {name} was not on {source} and is brought into {target}"
+                );
+                if matches!(effect.previous, PreviousEdit::Set(_)) {
+                    self.first.insert(uid, injection_labels(&before.labels));
+                }
+            }
+            Some(Direction::Back) => {
+                if let Some(first) = self.first.get(&uid) {
+                    let now = injection_labels(&world.labels_of(name));
+                    rule!(now == *first, "I5: {name} goes back to {now:?} instead of {first:?}");
+                }
+            }
+            None => return Err(format!("I8: a stamp without direction: {}", effect.stamp)),
+        }
+        Ok(())
+    }
+
+    pub(super) fn judge_restart(
+        &mut self,
+        world: &World,
+        effect: &Restart,
+        changed: bool,
+        seen: &Seen,
+    ) -> Result<(), Violation> {
+        let name = &effect.workload;
+        let Some((_, _, destination)) = revisions(seen) else {
+            return Err("I3: a write without a stored run".to_owned());
+        };
+        rule!(planned(&seen.record).contains(&name.namespace), "I13: {name} is restarted and not in the plan");
+        let batch = seen.record.run.as_ref().and_then(|run| run.batch.as_ref());
+        let entry = batch.and_then(|batch| {
+            batch.entries.iter().find(|entry| entry.workload == *name && entry.uid == effect.uid)
+        });
+        rule!(entry.is_some(), "I3: {name} is restarted and not in the stored batch");
+        rule!(answers(seen, destination), "I1: {name} is restarted while {destination} does not answer");
+        would_become(effect, seen, destination)?;
+        has_settled(effect, seen)?;
+        rule!(has_stale_pod(effect, seen, destination), "I8: {name} is restarted without a stale pod");
+        if changed {
+            let count = self.restarts.entry((effect.uid.clone(), effect.stamp.clone())).or_insert(0);
+            *count += 1;
+            rule!(*count <= 1, "I8: {name} is restarted twice for {}", effect.stamp);
+            self.count_rolling(world, effect, seen)?;
+        }
+        Ok(())
+    }
+
+    /// At most as many workloads in rollout as the wave allows, by what really runs. Counted for each object and
+    /// direction: what another object began, or the way forward before a rollback, is not this batch.
+    fn count_rolling(&mut self, world: &World, effect: &Restart, seen: &Seen) -> Result<(), Violation> {
+        let (Some(run), Some(plan)) = (&seen.record.run, &seen.record.plan) else {
+            return Ok(());
+        };
+        let family = effect.stamp.rsplit_once('.').map_or("", |(family, _)| family).to_owned();
+        self.forget_what_came_to_rest(world);
+        let rolling = Rolling { uid: effect.uid.clone(), destination: run.destination().clone() };
+        self.rolling.insert((effect.workload.clone(), family.clone()), rolling);
+        // Rollback passes over failed workloads, which stay open beside the others.
+        let failed = |workload: &WorkloadRef| {
+            let mut entries = run.batch.iter().flat_map(|batch| &batch.entries);
+            run.rollback.is_some() && entries.any(|entry| entry.timed_out && entry.workload == *workload)
+        };
+        let rolling: Vec<String> = self
+            .rolling
+            .keys()
+            .filter(|(workload, other)| *other == family && !failed(workload))
+            .map(|(workload, _)| workload.to_string())
+            .collect();
+        let wave = plan.waves.get(run.wave as usize);
+        let allowed = wave.map_or(0, |wave| wave.max_concurrent as usize);
+        rule!(rolling.len() <= allowed, "I3: {allowed} allowed in rollout, but: {}", rolling.join(", "));
+        Ok(())
+    }
+}
+
+/// The injection labels of all labels.
+pub(super) fn injection_labels(all: &Labels) -> Labels {
+    let keys = [labels::REVISION, labels::INJECTION];
+    keys.iter().filter_map(|key| all.get(*key).map(|value| ((*key).to_owned(), value.clone()))).collect()
+}
+
+fn answers(seen: &Seen, revision: &Revision) -> bool {
+    let plane = seen.snapshot.control_planes.get(revision);
+    let ready = plane.and_then(|plane| plane.istiod.as_ref()).is_some_and(|istiod| istiod.ready > 0);
+    ready && seen.snapshot.webhooks.iter().any(|webhook| webhook.revision.as_ref() == Some(revision))
+}
+
+/// Whether a namespace was in the mesh that the run moves.
+fn is_meshed(seen: &Seen, name: &NamespaceName, labels: &Labels, source: &Revision, target: &Revision) -> bool {
+    let mut plain = labels.clone();
+    plain.remove(labels::INJECTION);
+    let by_label = selected(&seen.snapshot.webhooks, &plain, name, &PodTemplate::default());
+    let remembered = seen.snapshot.namespaces.get(name).and_then(|namespace| namespace.previous.as_ref());
+    by_label == Outcome::Injected(source.clone())
+        || remembered.is_some_and(|previous| previous.from == *source && previous.to == *target)
+}
+
+/// New pods of the workload would get the destination's sidecar.
+fn would_become(effect: &Restart, seen: &Seen, destination: &Revision) -> Result<(), Violation> {
+    let name = &effect.workload;
+    let Some(workload) = seen.snapshot.workloads.get(name) else {
+        return Err(format!("I13: {name} is restarted and was not seen"));
+    };
+    let nothing = BTreeMap::new();
+    let namespace = seen.snapshot.namespaces.get(&name.namespace);
+    let labels = namespace.map_or(&nothing, |namespace| &namespace.labels);
+    let outcome = selected(&seen.snapshot.webhooks, labels, &name.namespace, &workload.template);
+    rule!(
+        outcome == Outcome::Injected(destination.clone()),
+        "I1: {name} is restarted, and its pods would become {outcome:?} instead of {destination}"
+    );
+    Ok(())
+}
+
+/// The label has been there for the settle time. A change that fell between two views is not held against anybody.
+fn has_settled(effect: &Restart, seen: &Seen) -> Result<(), Violation> {
+    let Some(labelled) = seen.labelled.get(&effect.workload.namespace) else {
+        return Ok(());
+    };
+    let until = labelled.since + SignedDuration::from_secs(i64::from(seen.intent.settle_seconds));
+    rule!(
+        until <= seen.at || (seen.stale && !labelled.by_operator),
+        "I1: {} is restarted {} s after the label of its namespace changed",
+        effect.workload,
+        seen.at.duration_since(labelled.since).as_secs()
+    );
+    Ok(())
+}
+
+fn has_stale_pod(effect: &Restart, seen: &Seen, destination: &Revision) -> bool {
+    let pods = seen.snapshot.pods.get(&effect.workload.namespace);
+    pods.into_iter().flatten().any(|pod| {
+        let revision = pod.proxy.as_ref().and_then(|proxy| proxy.revision.as_ref());
+        workload_of(pod).as_ref() == Some(&effect.workload) && !pod.finished && revision != Some(destination)
+    })
+}

@@ -1,0 +1,104 @@
+//! The operator's three writes, with the preconditions that the API server checks.
+
+use std::sync::Arc;
+
+use meshupgrade_core::decision::View;
+use meshupgrade_core::effect::{PreviousEdit, Relabel, Restart};
+use meshupgrade_core::labels;
+use meshupgrade_core::observed::FieldManager;
+use meshupgrade_core::record::Record;
+
+use super::history::{Happening, Seen};
+use super::views::Kind;
+use super::{Labelled, World};
+
+/// Why the API server refused a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The object is gone.
+    NotFound,
+    /// A precondition does not hold.
+    Conflict,
+}
+
+impl World {
+    /// A JSON merge patch on a namespace.
+    pub fn relabel(&mut self, effect: &Relabel, seen: &Arc<Seen>) -> Result<(), Refusal> {
+        let namespace = self.namespaces.get(&effect.namespace).ok_or(Refusal::NotFound)?;
+        if namespace.resource_version != effect.resource_version {
+            return Err(Refusal::Conflict);
+        }
+        let now = self.now;
+        let edit = effect.clone();
+        self.edit_namespace(&effect.namespace, |namespace| {
+            set(&mut namespace.labels, labels::REVISION, edit.revision.map(|revision| revision.0));
+            set(&mut namespace.labels, labels::INJECTION, edit.injection);
+            match edit.previous {
+                PreviousEdit::Set(previous) => namespace.previous = Some(previous),
+                PreviousEdit::Leave => {}
+                PreviousEdit::Remove => namespace.previous = None,
+            }
+            namespace.relabelled_by = Some(edit.stamp);
+            namespace.relabelled_at = Some(now);
+            namespace.managers.insert(labels::FIELD_MANAGER.to_owned(), now);
+            namespace.revision_manager =
+                Some(FieldManager { name: labels::FIELD_MANAGER.to_owned(), applies: false });
+        });
+        self.labelled.insert(effect.namespace.clone(), Labelled { since: now, by_operator: true });
+        self.history.push(Happening::Relabelled { effect: effect.clone(), seen: Arc::clone(seen) });
+        Ok(())
+    }
+
+    /// A server-side apply of the restart annotation; answers with the generation.
+    pub fn restart(&mut self, effect: &Restart, seen: &Arc<Seen>) -> Result<i64, Refusal> {
+        let app = self.apps.get(&effect.workload).ok_or(Refusal::NotFound)?;
+        if app.view.uid != effect.uid {
+            return Err(Refusal::Conflict);
+        }
+        let changed = app.view.template.restart.as_ref() != Some(&effect.stamp);
+        if changed {
+            let (stamp, now) = (effect.stamp.clone(), self.now);
+            self.edit_spec(&effect.workload, |app| {
+                Arc::make_mut(&mut app.view).template.restart = Some(stamp);
+                app.progress = now;
+            });
+        }
+        let effect = effect.clone();
+        let generation = self.apps.get(&effect.workload).map_or(0, |app| app.view.generation);
+        self.history.push(Happening::Restarted { effect, changed, seen: Arc::clone(seen) });
+        Ok(generation)
+    }
+
+    /// A PUT of `status` with the object's uid and resource version.
+    pub fn publish(
+        &mut self,
+        resource_version: u64,
+        record: &Record,
+        view: &View,
+        seen: &Arc<Seen>,
+    ) -> Result<(), Refusal> {
+        if self.upgrade.resource_version != resource_version {
+            return Err(Refusal::Conflict);
+        }
+        let record = Arc::new(record.clone());
+        let view = Arc::new(view.clone());
+        let before = std::mem::replace(&mut self.upgrade.record, Arc::clone(&record));
+        self.upgrade.view = Arc::clone(&view);
+        self.upgrade.resource_version = self.touch(Kind::Upgrade);
+        self.history.push(Happening::Published {
+            at: self.now,
+            before,
+            record,
+            view,
+            seen: Arc::clone(seen),
+        });
+        Ok(())
+    }
+}
+
+fn set(labels: &mut std::collections::BTreeMap<String, String>, key: &str, value: Option<String>) {
+    match value {
+        Some(value) => labels.insert(key.to_owned(), value),
+        None => labels.remove(key),
+    };
+}
