@@ -101,12 +101,15 @@ fn one_budget(
     // Pods that are not there yet are counted as if they were: a budget is not hopeless because a workload scales up.
     let expected = budget.expected_pods.max(workload.replicas);
     let desired = desired_healthy(budget, expected);
-    if expected.saturating_sub(desired) < disruption {
+    let room = expected.saturating_sub(desired);
+    if room < disruption {
         return Verdict::Never(never_message(workload, disruption, budget, expected, desired));
     }
     let taken = taken(workload, budget, open);
-    if budget.disruptions_allowed.saturating_sub(taken) < disruption {
-        return Verdict::Wait(wait_message(disruption, budget, taken));
+    // Ready pods on top of what is asked for, of any rollout, make a budget seem roomier than it can be.
+    let allowed = budget.disruptions_allowed.min(room);
+    if allowed.saturating_sub(taken) < disruption {
+        return Verdict::Wait(wait_message(disruption, budget, allowed, taken));
     }
     Verdict::Allowed
 }
@@ -196,16 +199,15 @@ fn owner_remedy(
     }
 }
 
-fn wait_message(disruption: u32, budget: &DisruptionBudget, taken: u32) -> String {
+fn wait_message(disruption: u32, budget: &DisruptionBudget, allowed: u32, taken: u32) -> String {
     let others = if taken == 0 {
         String::new()
     } else {
         format!(", of which rollouts that are open may need {taken}")
     };
     format!(
-        "pod disruption budget {} allows {} now{others}, and {needed} needed: waits until its pods are healthy",
+        "pod disruption budget {} allows {allowed} now{others}, and {needed} needed: waits until its pods are healthy",
         budget.name,
-        budget.disruptions_allowed,
         needed = if disruption == 1 { "1 is".to_owned() } else { format!("{disruption} are") },
     )
 }

@@ -1,7 +1,7 @@
 //! A cluster-wide look at everything that refers to a revision: taken for the plan and for completion only, by paged
 //! lists that are folded page by page, so that memory follows what is remarkable and not the size of the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -98,6 +98,10 @@ impl Census {
         let Some(proxy) = pod.proxy.as_ref().filter(|_| !pod.finished) else {
             return;
         };
+        if pod.labels.get("app").is_some_and(|app| app == "ztunnel") {
+            // The node proxy of ambient mode: its container has the sidecar's name, but it belongs to no revision.
+            return;
+        }
         let revision = proxy.revision.clone().unwrap_or_default();
         *self.proxies.entry(pod.namespace.clone()).or_default().entry(revision.clone()).or_default() += 1;
         let gateway_api = is_gateway_api(&pod.labels);
@@ -118,11 +122,33 @@ impl Census {
         }
     }
 
+    /// What of this is in some namespaces.
+    #[must_use]
+    pub fn within(&self, namespaces: &BTreeSet<NamespaceName>) -> Self {
+        let mut part = Self { taken_at: self.taken_at, ..Self::default() };
+        part.proxies
+            .extend(self.proxies.iter().filter(|(name, _)| namespaces.contains(*name)).map(clone_pair));
+        for (revision, workloads) in &self.workloads {
+            let inside = workloads.iter().filter(|(workload, _)| namespaces.contains(&workload.namespace));
+            part.workloads.insert(revision.clone(), inside.map(clone_pair).collect());
+        }
+        part.unmanaged
+            .extend(self.unmanaged.iter().filter(|pod| namespaces.contains(&pod.namespace)).cloned());
+        for pod in &part.unmanaged {
+            *part.unmanaged_count.entry(pod.revision.clone()).or_default() += 1;
+        }
+        part
+    }
+
     /// How many live proxies of a revision there are, in how many namespaces.
     pub fn proxies_on(&self, revision: &Revision) -> (u32, usize) {
         let counts: Vec<u32> = self.proxies.values().filter_map(|by| by.get(revision)).copied().collect();
         (counts.iter().sum(), counts.len())
     }
+}
+
+fn clone_pair<K: Clone, V: Clone>((key, value): (&K, &V)) -> (K, V) {
+    (key.clone(), value.clone())
 }
 
 /// Whether istiod renders this proxy from an object of the Gateway API.

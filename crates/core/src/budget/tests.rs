@@ -228,6 +228,15 @@ fn open_rollouts_use_up_the_same_budget() {
     assert_eq!(budget_verdict(&web, shared, &[&other]), Verdict::Allowed);
 }
 
+#[test]
+fn pods_on_top_of_other_rollouts_make_no_room_beyond_that_of_the_budget() {
+    let web = deployment(4, number(2), number(0));
+    let mut other = deployment(4, number(1), number(0));
+    other.reference.name = "other".to_owned();
+    let surging = max("shared", number(2), 8, 3);
+    assert!(matches!(budget_verdict(&web, &[surging], &[&other]), Verdict::Wait(_)));
+}
+
 fn amount() -> impl Generator<Value = IntOrPercent> {
     prop_oneof![(0u32..6).prop_map(IntOrPercent::Int), (0u32..=100).prop_map(IntOrPercent::Percent)]
 }

@@ -1,7 +1,7 @@
 //! Checks before the old revision may go: nothing may refer to it any more. Here `source` is the revision that is left and
 //! `target` the one that stays, also for the proof of a rollback.
 
-use super::{Check, CheckInput, Finding, label_owners, listed, problem, proxies};
+use super::{Check, CheckInput, Finding, label_owners, listed, planned, problem, proxies};
 use crate::census::{Census, Reference, ReferenceKind};
 use crate::ids::NamespaceName;
 use crate::injection::{Injection, Injector, injection, namespace_injection};
@@ -22,8 +22,10 @@ pub(super) const CHAIN: [Check; 9] = [
 ];
 
 /// What proves a rollback, in the order of the results. It needs nothing that the way forward may have left half done.
-pub(super) const ROLLBACK_CHAIN: [Check; 2] =
-    [NAMESPACES_MOVED, Check { name: PROXIES_MOVED, find: proxies::known_moved }];
+pub(super) const ROLLBACK_CHAIN: [Check; 2] = [
+    Check { name: NAMESPACES_MOVED.name, find: planned_namespaces_moved },
+    Check { name: PROXIES_MOVED, find: proxies::planned_moved },
+];
 
 const NAMESPACES_MOVED: Check = Check { name: "NamespacesMoved", find: namespaces_moved };
 const PROXIES_MOVED: &str = "ProxiesMoved";
@@ -42,10 +44,16 @@ pub(super) fn counted(input: &CheckInput<'_>, find: impl FnOnce(&Census) -> Find
 /// A label that names the source counts even where no webhook answers it: what `istio-injection` hides today, or what the
 /// removed webhook would leave without sidecars.
 fn namespaces_moved(input: &CheckInput<'_>) -> Finding {
-    let names: Vec<&str> = input
-        .snapshot
-        .namespaces
-        .values()
+    moved(input, input.snapshot.namespaces.values().map(AsRef::as_ref))
+}
+
+/// A rollback answers for the plan's namespaces only: who chose that revision without the run keeps it.
+fn planned_namespaces_moved(input: &CheckInput<'_>) -> Finding {
+    moved(input, planned(input).into_iter())
+}
+
+fn moved<'a>(input: &CheckInput<'_>, namespaces: impl Iterator<Item = &'a Namespace>) -> Finding {
+    let names: Vec<&str> = namespaces
         .filter(|namespace| !namespace.terminating && asks_for_source(input, namespace))
         .map(|namespace| namespace.name.as_str())
         .collect();

@@ -439,3 +439,12 @@ fn the_proof_of_a_rollback_asks_the_same_of_the_target() {
     ));
     assert!(said[1].starts_with("ProxiesMoved Failed: 2 proxies run on asm-1-28 in shop"), "{said:?}");
 }
+
+#[test]
+fn who_chose_the_target_without_the_run_does_not_hold_up_a_rollback() {
+    let mut mesh = Mesh::before();
+    mesh.proxies("shop", SOURCE, 3);
+    mesh.proxies("pioneer", TARGET, 2);
+    mesh.add_namespace("pioneer", &[(labels::REVISION, TARGET)]);
+    assert_eq!(said(&mesh.rollback_proof()), Vec::<String>::new());
+}

@@ -117,8 +117,16 @@ const fn names<const N: usize>(chain: &[Check; N]) -> [&'static str; N] {
 
 /// The live namespaces of the plan's waves.
 fn planned<'a>(input: &CheckInput<'a>) -> Vec<&'a Namespace> {
-    let names: BTreeSet<&NamespaceName> = input.plan.waves.iter().flat_map(|wave| &wave.namespaces).collect();
-    names.into_iter().filter_map(|name| input.snapshot.namespaces.get(name)).map(AsRef::as_ref).collect()
+    planned_names(input)
+        .into_iter()
+        .filter_map(|name| input.snapshot.namespaces.get(name))
+        .map(AsRef::as_ref)
+        .collect()
+}
+
+/// The names of the namespaces of the plan's waves.
+fn planned_names<'a>(input: &CheckInput<'a>) -> BTreeSet<&'a NamespaceName> {
+    input.plan.waves.iter().flat_map(|wave| &wave.namespaces).collect()
 }
 
 /// A few of these names, if there are any at all.

@@ -1,7 +1,7 @@
 //! Whether any live proxy is left on a revision, and what to do about each kind that is.
 
 use super::completion::counted;
-use super::{CheckInput, Finding};
+use super::{CheckInput, Finding, planned_names};
 use crate::census::{Census, UnmanagedPod};
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
 use crate::inventory::some_of;
@@ -14,9 +14,11 @@ pub(super) fn all_moved(input: &CheckInput<'_>) -> Finding {
     })
 }
 
-/// Nothing runs on the source. Enough for a rollback: what it takes back was injected in the run, so its revision is known.
-pub(super) fn known_moved(input: &CheckInput<'_>) -> Finding {
-    counted(input, |census| on_source(input, census))
+/// Nothing of the plan runs on the source. Enough for a rollback: what it takes back was injected in the run, so its
+/// revision is known; and who chose that revision without the run keeps it.
+pub(super) fn planned_moved(input: &CheckInput<'_>) -> Finding {
+    let names = planned_names(input).into_iter().cloned().collect();
+    counted(input, |census| on_source(input, &census.within(&names)))
 }
 
 fn on_source(input: &CheckInput<'_>, census: &Census) -> Finding {

@@ -183,13 +183,15 @@ fn announce(pass: &mut Pass<'_>, relabel: &Relabel) {
     };
     let about = about_namespace(&relabel.namespace);
     let value = relabel.revision.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+    let back = pass.run.direction() == Direction::Back;
     pass.event(
         false,
-        "NamespaceRelabeled",
+        // Reasons of their own: the event recorder folds events of one reason and drops the later note.
+        if back { "NamespaceRestored" } else { "NamespaceRelabeled" },
         about.clone(),
         format!("{} is set to {value}: {}", labels::REVISION, relabel.because),
     );
-    if pass.run.direction() == Direction::Back {
+    if back {
         return;
     }
     if let Some(injection) = namespace.labels.get(labels::INJECTION) {
