@@ -5,11 +5,13 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-zA-Z0-9_-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # What the project's own files cannot install. A missing one is an error that says what to do, never a skipped check.
-.PHONY: tools
-tools:
-	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer with rustfmt and clippy (rustup)"; exit 1; }
+.PHONY: tools compilers
+tools: compilers
 	@cargo fmt --version >/dev/null 2>&1 || { echo "rustfmt is missing: rustup component add rustfmt"; exit 1; }
 	@cargo clippy --version >/dev/null 2>&1 || { echo "clippy is missing: rustup component add clippy"; exit 1; }
+
+compilers:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer with rustfmt and clippy (rustup)"; exit 1; }
 	@command -v go >/dev/null || { echo "go is missing: install Go 1.26 or newer"; exit 1; }
 	@command -v cc >/dev/null || { echo "a C compiler is missing: install gcc (Debian: apt-get install gcc libc6-dev)"; exit 1; }
 
@@ -26,6 +28,10 @@ test: check ## the one test command: check, then everything on the real control 
 	cargo test --locked --package meshupgrade-testbed
 	$(MAKE) --no-print-directory e2e
 
+.PHONY: e2e
+e2e: ## the scenarios on the real control plane, one control plane for each file of e2e/tests (logs stay in target/e2e)
+	cargo test --locked --package meshupgrade-e2e
+
 # The test control plane: a real API server with two real istiod revisions on this machine, without containers.
 TESTBED := cargo run --quiet --package meshupgrade-testbed --bin testbed --
 
@@ -38,6 +44,18 @@ cluster-up: ## leave a test control plane running in the background and print ho
 
 cluster-down: ## end the test control plane of cluster-up
 	$(TESTBED) down
+
+# The time that the builds take is part of what the demo tells at its end.
+DEMO = since=$$(date +%s); cargo build --locked --package meshupgrade-operator \
+	&& cargo build --locked --package meshupgrade-e2e --bin demo \
+	&& cargo run --quiet --locked --package meshupgrade-e2e --bin demo -- --since $$since
+
+.PHONY: demo demo-rollback
+demo: compilers ## start a real control plane and a mesh, and show its upgrade from start to end
+	@$(DEMO)
+
+demo-rollback: compilers ## the same with a workload that does not come up on the new revision: everything goes back
+	@$(DEMO) --rollback
 
 # helm: the one of the test control plane when it was built, else the one on PATH.
 HELM ?= $(or $(firstword $(wildcard $(HOME)/.cache/meshupgrade/testbed/*/bin/helm)),helm)

@@ -22,6 +22,8 @@ pub struct Case {
     pub neighbours: &'static [Neighbour],
     /// What people do, one after the other.
     pub script: fn() -> Vec<Beat>,
+    /// Whoever installed the old control plane removes it when asked to.
+    pub remover: bool,
     /// What the referee lets pass, because somebody other than the operator breaks it.
     pub tolerate: Tolerate,
     /// How the run in the default order ends.
@@ -107,6 +109,7 @@ pub const CASE: Case = Case {
     world: || World::new(crate::world::build::intent()),
     neighbours: &[],
     script: Vec::new,
+    remover: true,
     tolerate: Tolerate { lost_sidecars: false, budgets: false },
     ends: End::In(Phase::Succeeded),
     random_ends: &[],

@@ -1,7 +1,7 @@
 //! The log of a run, as golden files keep it: each write with its reason, each change of phase, each wait that begins or
 //! ends, and what the neighbours did that is worth a line.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use meshupgrade_core::decision::{About, View};
@@ -10,16 +10,53 @@ use meshupgrade_core::wait::WaitReason;
 use crate::world::build::epoch;
 use crate::world::history::Happening;
 
-/// The log.
+/// What happened, with its time. Written out only when somebody wants to read it.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
+    /// Nothing is kept.
+    pub off: bool,
+    entries: Vec<(Timestamp, Happening)>,
+}
+
+/// The log as text.
+#[derive(Default)]
+struct Writer {
     lines: Vec<String>,
-    waits: BTreeMap<(WaitReason, Option<About>), ()>,
+    waits: BTreeSet<(WaitReason, Option<About>)>,
 }
 
 impl Log {
     /// Adds what happened.
     pub fn add(&mut self, now: Timestamp, happening: &Happening) {
+        if !self.off {
+            self.entries.push((now, happening.clone()));
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let mut writer = Writer::default();
+        for (now, happening) in &self.entries {
+            writer.add(*now, happening);
+        }
+        writer.lines
+    }
+
+    /// All lines.
+    pub fn text(&self) -> String {
+        let mut text = self.lines().join("\n");
+        text.push('\n');
+        text
+    }
+
+    /// The last lines.
+    pub fn tail(&self, lines: usize) -> String {
+        let all = self.lines();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+}
+
+impl Writer {
+    fn add(&mut self, now: Timestamp, happening: &Happening) {
         match happening {
             Happening::Relabelled { effect, .. } => {
                 let revision = effect.revision.as_ref().map_or("none", |revision| revision.as_str());
@@ -46,16 +83,16 @@ impl Log {
     }
 
     fn waits(&mut self, now: Timestamp, view: &View) {
-        let mut waits = BTreeMap::new();
+        let mut waits = BTreeSet::new();
         for wait in &view.blocked {
             let key = (wait.reason, wait.about.clone());
-            if !self.waits.contains_key(&key) && !waits.contains_key(&key) {
+            if !self.waits.contains(&key) && !waits.contains(&key) {
                 self.line(now, format!("wait     {}: {}", wait.reason, wait.because));
             }
-            waits.insert(key, ());
+            waits.insert(key);
         }
         let ended: Vec<(WaitReason, Option<About>)> =
-            self.waits.keys().filter(|key| !waits.contains_key(*key)).cloned().collect();
+            self.waits.difference(&waits).cloned().collect();
         for (reason, about) in ended {
             self.line(now, format!("go on    {reason}{}", of(about.as_ref())));
         }
@@ -65,18 +102,6 @@ impl Log {
     fn line(&mut self, now: Timestamp, text: String) {
         let seconds = now.duration_since(epoch()).as_secs();
         self.lines.push(format!("+{:02}:{:02} {text}", seconds / 60, seconds % 60));
-    }
-
-    /// All lines.
-    pub fn text(&self) -> String {
-        let mut text = self.lines.join("\n");
-        text.push('\n');
-        text
-    }
-
-    /// The last lines.
-    pub fn tail(&self, lines: usize) -> String {
-        self.lines[self.lines.len().saturating_sub(lines)..].join("\n")
     }
 }
 

@@ -4,9 +4,10 @@
 //! knows of its own object is what it read or wrote last.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use meshupgrade_core::census::Census;
 use meshupgrade_core::decide;
 use meshupgrade_core::decision::{Decision, Needs, Wake};
@@ -20,6 +21,9 @@ use crate::world::api::Refusal;
 use crate::world::history::{Happening, Seen};
 use crate::world::views::{Kind, Versions, Views};
 use crate::world::{Upgrade, World};
+
+/// How long the shell waits after a write that did not succeed.
+const RETRY: SignedDuration = SignedDuration::from_secs(1);
 
 /// The operator process: everything here is lost when it dies.
 #[derive(Clone, Debug)]
@@ -36,6 +40,12 @@ pub struct Operator {
     wake: Wake,
     /// Something that it watches changed since its last decision.
     dirty: bool,
+    /// A write did not succeed: the shell asks again after a short pause, whatever the decision said.
+    retry_at: Option<Timestamp>,
+    /// It starts again at this time.
+    boots_at: Option<Timestamp>,
+    /// How many decisions it took.
+    pub decisions: u64,
     /// A newer process took over: it ends with its next write of status.
     pub deposed: bool,
 }
@@ -74,6 +84,9 @@ impl Default for Operator {
             work: None,
             wake: Wake::Again,
             dirty: true,
+            retry_at: None,
+            boots_at: None,
+            decisions: 0,
             deposed: false,
         }
     }
@@ -86,6 +99,10 @@ impl Operator {
             self.write(around);
             return true;
         }
+        if self.boots_at.is_some_and(|at| at > around.world.now) {
+            return false;
+        }
+        self.boots_at = None;
         self.observe(around);
         if !self.is_due(around.world.now) {
             return false;
@@ -101,14 +118,38 @@ impl Operator {
 
     /// When it wants to be woken, if nothing changes before.
     pub fn wakes_at(&self) -> Option<Timestamp> {
-        match self.wake {
+        let asked = match self.wake {
             Wake::At(at) => Some(at),
             Wake::Again | Wake::OnChange => None,
+        };
+        if self.boots_at.is_some() {
+            return self.boots_at;
+        }
+        [asked, self.retry_at].into_iter().flatten().min()
+    }
+
+    /// Adds what it knows to the identity of a state.
+    pub fn fingerprint(&self, world: &World, text: &mut String) {
+        let wakes = self.wakes_at().map(|at| at.duration_since(world.now).as_secs().clamp(-1, 3));
+        let object = self.object.as_ref().map(|object| object.resource_version == world.upgrade.resource_version);
+        let stale: Vec<_> = Kind::CACHED
+            .into_iter()
+            .filter(|kind| self.caches.get(kind).copied().unwrap_or(0) < world.changed.get(kind).copied().unwrap_or(0))
+            .collect();
+        let census = self.census.as_ref().map(|census| (&census.proxies, self.needs.census_since.is_some()));
+        let _ = write!(text, "{wakes:?}{object:?}{stale:?}{census:?}{:?}{}{:?}", self.wake == Wake::Again, self.dirty, self.synced);
+        for (workload, stamp) in self.ledger.keys() {
+            let _ = write!(text, "{workload}{stamp}");
+        }
+        if let Some(work) = &self.work {
+            let effects: Vec<_> = work.effects.iter().map(meshupgrade_core::effect::Effect::because).collect();
+            let _ = write!(text, "{effects:?}{:?}{:?}", work.decision.record.run.as_ref().map(|run| (run.phase, run.step, run.wave)), work.decision.view.message);
         }
     }
 
     fn is_due(&self, now: Timestamp) -> bool {
         self.dirty
+            || self.retry_at.is_some_and(|at| at <= now)
             || match self.wake {
                 Wake::Again => true,
                 Wake::At(at) => at <= now,
@@ -174,6 +215,7 @@ impl Operator {
         };
         let snapshot = self.snapshot(around);
         let now = around.world.now;
+        self.decisions += 1;
         let decision = decide(now, &object.intent, &object.record, &snapshot);
         let labelled = Arc::clone(&self.view(around, Kind::Namespaces).labelled);
         let seen = Seen {
@@ -187,6 +229,7 @@ impl Operator {
         let events = decision.events.iter().map(|event| Happening::Event(event.reason));
         around.world.history.extend(events);
         self.dirty = false;
+        self.retry_at = None;
         self.wake = decision.wake;
         self.needs = decision.needs.clone();
         self.work =
@@ -253,6 +296,7 @@ impl Operator {
                 }
             }
             (Err(refusal), _) => {
+                self.retry_at = Some(around.world.now + RETRY);
                 around.world.history.push(Happening::Failed(format!("{refusal:?}: {}", effect.because())));
             }
         }
@@ -264,9 +308,11 @@ impl Operator {
             return;
         };
         world.history.push(Happening::Failed(format!("{fault:?}: {what}")));
+        self.retry_at = Some(world.now + RETRY);
         if fault.kills() {
             let deposed = self.deposed;
-            *self = Self { deposed, ..Self::default() };
+            let boots_at = Some(world.now + RETRY);
+            *self = Self { deposed, boots_at, ..Self::default() };
         }
     }
 

@@ -1,15 +1,18 @@
 //! Runs a case: once in the default order, or in the random order of a seed.
 
 use jiff::{SignedDuration, Timestamp};
+use meshupgrade_core::ids::Revision;
+use meshupgrade_core::wait::WaitReason;
 
-use crate::case::{Beat, Case};
+use crate::action::Action;
+use crate::case::{Beat, Case, When};
 use crate::faults::{Fault, Faults};
 use crate::neighbours::{Neighbour, clock, nodes, planes};
 use crate::operator::{Around, Operator};
 use crate::referee::{Referee, Violation};
 use crate::rng::Rng;
 use crate::world::World;
-use crate::world::build::epoch;
+use crate::world::build::{OLD, epoch};
 use crate::world::views::Versions;
 
 /// Steps that an operator may take in a row before it is called a hot loop.
@@ -36,7 +39,7 @@ pub struct Run {
     last_beat: Timestamp,
     lag: usize,
     /// Rounds of the default order so far.
-    pub rounds: usize,
+    pub round: usize,
 }
 
 impl Run {
@@ -58,7 +61,7 @@ impl Run {
             script,
             last_beat: epoch(),
             lag: 0,
-            rounds: 0,
+            round: 0,
         }
     }
 
@@ -71,11 +74,27 @@ impl Run {
             } else {
                 quiet += 1;
             }
-            if self.rounds > MAX_ROUNDS {
+            if self.round > MAX_ROUNDS {
                 return Err(format!("I10: no rest after {MAX_ROUNDS} rounds"));
             }
         }
         self.referee.judge_rest(&self.world)
+    }
+
+    /// Runs so many rounds of the default order.
+    pub fn rounds(&mut self, rounds: usize) -> Result<(), Violation> {
+        for _ in 0..rounds {
+            self.round()?;
+        }
+        Ok(())
+    }
+
+    /// People do something now.
+    pub fn act(&mut self, actions: &[Action]) -> Result<(), Violation> {
+        for action in actions {
+            crate::action::act(&mut self.world, action.clone());
+        }
+        self.settle()
     }
 
     /// Runs in a random order for a while, then mends everything and lets it come to rest.
@@ -110,7 +129,7 @@ impl Run {
 
     /// One round of the default order. Says whether anything happened.
     fn round(&mut self) -> Result<bool, Violation> {
-        self.rounds += 1;
+        self.round += 1;
         let (version, activity) = (self.world.version, self.referee.activity);
         let acted = self.play();
         self.settle()?;
@@ -168,7 +187,7 @@ impl Run {
             return;
         }
         let beat = self.script.last().and_then(|beat| match beat.when {
-            crate::case::When::After(seconds) => Some(self.last_beat + SignedDuration::from_secs(seconds)),
+            When::After(seconds) => Some(self.last_beat + SignedDuration::from_secs(seconds)),
             _ => None,
         });
         let wakes = self.operators.first().and_then(Operator::wakes_at);
@@ -178,6 +197,11 @@ impl Run {
 
     /// The next beat of the script, if its moment has come.
     fn play(&mut self) -> bool {
+        let asked = When::Waits(WaitReason::RemovalPending).has_come(&self.world, self.last_beat);
+        if self.case.remover && asked && self.world.planes.get(&Revision::from(OLD)).is_some_and(|it| it.installed) {
+            crate::action::act(&mut self.world, Action::Uninstall(OLD));
+            return true;
+        }
         let Some(beat) = self.script.last() else {
             return false;
         };
@@ -237,6 +261,39 @@ impl Run {
         self.operators.insert(0, Operator::default());
     }
 
+    /// Whether the operator is in the middle of a decision.
+    pub fn operator_is_busy(&self) -> bool {
+        self.operators.first().is_some_and(Operator::is_busy)
+    }
+
+    /// When the operator wants to be woken.
+    pub fn operator_wakes_at(&self) -> Option<Timestamp> {
+        self.operators.first().and_then(Operator::wakes_at)
+    }
+
+    /// One step of the operator.
+    pub fn operator_once(&mut self) -> Result<(), Violation> {
+        self.operator_step(0).map(drop)
+    }
+
+    /// The operator dies, and another one starts.
+    pub fn crash(&mut self) {
+        self.operators = vec![Operator::default()];
+    }
+
+    /// Adds what the operator and the referee know, apart from the world, to the identity of a state.
+    pub fn fingerprint(&self, text: &mut String) {
+        for operator in &self.operators {
+            operator.fingerprint(&self.world, text);
+        }
+        self.referee.fingerprint(text);
+    }
+
+    /// How many decisions the operators took that are still there.
+    pub fn decisions(&self) -> u64 {
+        self.operators.iter().map(|operator| operator.decisions).sum()
+    }
+
     /// How it failed, and how to see it again.
     pub fn failure(&self, seed: Option<u64>, violation: &str) -> String {
         let order = seed.map_or_else(|| "default order".to_owned(), |seed| format!("seed {seed}"));
@@ -260,7 +317,7 @@ pub fn run_ordered(case: &Case, planned: &[(u64, Fault)]) -> Result<Run, String>
         let text = format!("ends in {} ({}) instead of {:?}", view.phase, view.message, case.ends);
         return Err(run.failure(None, &text));
     }
-    if let Some(beat) = run.script.last() {
+    if let Some(beat) = run.script.last().filter(|_| planned.is_empty()) {
         return Err(run.failure(None, &format!("never came to: {:?} {}", beat.when, beat.what)));
     }
     Ok(run)

@@ -21,6 +21,8 @@ pub const TIMEOUT_SECONDS: u32 = 86_400;
 /// Longest settle time of a label, in seconds: an hour.
 pub const SETTLE_SECONDS: u32 = 3_600;
 
+/// Most conditions; there are fewer types.
+pub const CONDITIONS: usize = 32;
 /// Most rows of `status.blocked`.
 pub const BLOCKED: usize = 20;
 /// Most rows of `status.checks`.

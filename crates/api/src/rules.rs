@@ -77,7 +77,11 @@ macro_rules! run_active {
     };
 }
 
-/// Rules over the whole object, all of them for updates.
+/// Rules over the whole object, all of them for updates, in the order in which [`crate::MeshUpgrade::validate_update`]
+/// looks at them.
+///
+/// A commit that set target, source and run id is reverted as a whole: while the target goes back, the other two may go
+/// with it. The run does not look at them.
 pub const TRANSITIONS: [Rule; 6] = [
     Rule {
         field: ".spec.targetRevision",
@@ -95,7 +99,8 @@ pub const TRANSITIONS: [Rule; 6] = [
         rule: concat!(
             "!(",
             run_active!(),
-            ") || (has(self.spec.sourceRevision) ? has(oldSelf.spec.sourceRevision) && \
+            ") || self.spec.targetRevision != oldSelf.spec.targetRevision || \
+             (has(self.spec.sourceRevision) ? has(oldSelf.spec.sourceRevision) && \
              self.spec.sourceRevision == oldSelf.spec.sourceRevision : !has(oldSelf.spec.sourceRevision))"
         ),
         message: "cannot change while a run is in progress",
@@ -105,7 +110,8 @@ pub const TRANSITIONS: [Rule; 6] = [
         rule: concat!(
             "!(",
             run_active!(),
-            ") || (has(self.spec.runId) ? has(oldSelf.spec.runId) && \
+            ") || self.spec.targetRevision != oldSelf.spec.targetRevision || \
+             (has(self.spec.runId) ? has(oldSelf.spec.runId) && \
              self.spec.runId == oldSelf.spec.runId : !has(oldSelf.spec.runId))"
         ),
         message: "cannot change while a run is in progress",
@@ -130,19 +136,6 @@ pub const TRANSITIONS: [Rule; 6] = [
         message: "another run needs spec.rollback.requested: false",
     },
 ];
-
-/// Index in [`TRANSITIONS`]: the target of a run in progress.
-pub const TARGET_FIXED: usize = 0;
-/// Index in [`TRANSITIONS`]: the source of a run in progress.
-pub const SOURCE_FIXED: usize = 1;
-/// Index in [`TRANSITIONS`]: the id of a run in progress.
-pub const RUN_ID_FIXED: usize = 2;
-/// Index in [`TRANSITIONS`]: the control plane of a run in progress.
-pub const CONTROL_PLANE_FIXED: usize = 3;
-/// Index in [`TRANSITIONS`]: a new target while rollback is requested.
-pub const TARGET_IN_ROLLBACK: usize = 4;
-/// Index in [`TRANSITIONS`]: a new run while rollback is requested.
-pub const RUN_ID_IN_ROLLBACK: usize = 5;
 
 /// Rules as the value of `x-kubernetes-validations`.
 pub fn validations(rules: &[Rule]) -> Value {

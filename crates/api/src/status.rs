@@ -44,6 +44,7 @@ pub struct MeshUpgradeStatus {
     /// Conditions. `Ready`, `Reconciling` and `Stalled` follow kstatus.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
+        length(max = limits::CONDITIONS),
         extend("x-kubernetes-list-type" = "map"),
         extend("x-kubernetes-list-map-keys" = ["type"])
     )]

@@ -150,9 +150,8 @@ fn is_subdomain(name: &str) -> bool {
 /// Compares one value with its schema.
 fn walk(schema: &Value, value: &Value, path: &str, found: &mut Vec<FieldError>) {
     if schema.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
-        if value.is_string() || value.is_i64() {
-            range(schema, value, path, found);
-        } else {
+        let fits = value.as_i64().is_some_and(|number| i32::try_from(number).is_ok());
+        if !fits && !value.is_string() {
             found.push(FieldError::new(path, "must be a whole number or a string"));
         }
         return;
@@ -173,7 +172,7 @@ fn walk(schema: &Value, value: &Value, path: &str, found: &mut Vec<FieldError>) 
         && !allowed.contains(value)
     {
         let allowed: Vec<_> = allowed.iter().filter_map(Value::as_str).collect();
-        found.push(FieldError::new(path, format!("must be one of {}", allowed.join(", "))));
+        found.push(FieldError::new(path, one_of(&allowed)));
     }
     range(schema, value, path, found);
     match value {
@@ -184,6 +183,13 @@ fn walk(schema: &Value, value: &Value, path: &str, found: &mut Vec<FieldError>) 
             }
         }
         _ => {}
+    }
+}
+
+pub(crate) fn one_of(allowed: &[&str]) -> String {
+    match allowed {
+        [only] => format!("must be {only}"),
+        _ => format!("must be one of {}", allowed.join(", ")),
     }
 }
 

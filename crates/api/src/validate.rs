@@ -8,6 +8,7 @@ use crate::rules::{self, NAME_MESSAGE, TRANSITIONS};
 use crate::spec::{
     MeshUpgrade, MeshUpgradeSpec, NamespaceSelector, SelectorOperator, SelectorTerm, WaveSpec,
 };
+use crate::structure::one_of;
 use crate::{checks, limits};
 
 /// Collects findings.
@@ -20,7 +21,9 @@ impl Findings {
     }
 
     fn name(&mut self, field: impl Into<String>, value: &str) {
-        if !is_dns_label(value) {
+        if value.is_empty() {
+            self.add(field, "must not be empty");
+        } else if !is_dns_label(value) {
             self.add(field, NAME_MESSAGE);
         }
     }
@@ -56,8 +59,8 @@ impl MeshUpgrade {
         let requested = new.rollback.requested;
         let broken = [
             active && target_moved && !within_run,
-            active && new.source_revision != before.source_revision,
-            active && new.run_id != before.run_id,
+            active && !target_moved && new.source_revision != before.source_revision,
+            active && !target_moved && new.run_id != before.run_id,
             active && new.control_plane != before.control_plane,
             requested && target_moved && !within_run,
             requested && new.run_id != before.run_id,
@@ -194,7 +197,7 @@ fn check_skip(found: &mut Findings, skip: &[String]) {
     for (index, name) in skip.iter().enumerate() {
         let field = format!("spec.checks.skip[{index}]");
         if !known.contains(&name.as_str()) {
-            found.add(&field, format!("must be one of {}", known.join(", ")));
+            found.add(&field, one_of(&known));
         }
         if skip.iter().take(index).any(|earlier| earlier == name) {
             found.add(field, "is listed twice");

@@ -20,20 +20,31 @@ enum Action {
 }
 
 /// How the program ends.
+///
+/// From the best to the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Exit {
     /// Everything is as it should be.
-    Ok = 0,
+    Ok,
     /// What was looked at is not right.
-    Invalid = 3,
+    Invalid,
     /// The program could not do its work.
-    Error = 1,
+    Error,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Ok => 0,
+            Exit::Invalid => 3,
+            Exit::Error => 1,
+        })
+    }
 }
 
 fn main() -> ExitCode {
     // Wrong arguments end the program in here, with 2.
-    let exit = match Arguments::parse().action {
-        Action::Validate(validate) => validate.run(),
-    };
-    ExitCode::from(exit as u8)
+    match Arguments::parse().action {
+        Action::Validate(validate) => validate.run().into(),
+    }
 }

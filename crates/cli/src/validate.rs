@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use meshupgrade_api::structure;
 use serde_json::Value;
+use serde_saphyr::UserMessageFormatter;
 
 use crate::Exit;
 
@@ -65,8 +66,7 @@ fn report(file: &str, text: &str) -> (Vec<String>, Exit) {
     let documents: Vec<Value> = match serde_saphyr::from_multiple_with_options(text, options) {
         Ok(documents) => documents,
         Err(error) => {
-            let error = error.to_string();
-            let message = error.trim_start_matches("error: ");
+            let message = error.render_with_formatter(&UserMessageFormatter);
             return (vec![format!("{file}: {message}")], Exit::Invalid);
         }
     };

@@ -50,6 +50,20 @@ fn fixtures(kind: &str) -> Vec<(String, String)> {
         .collect()
 }
 
+/// Compares with a file below `tests/golden`; with `UPDATE_GOLDEN=1` in the environment it is written instead.
+fn assert_golden(file: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap_or_default();
+    for (ours, golden) in text.lines().zip(golden.lines()) {
+        assert_eq!(ours, golden, "{file}");
+    }
+    assert!(text == golden, "{file} has another length: UPDATE_GOLDEN=1 writes it");
+}
+
 const MINIMAL: &str = "apiVersion: meshupgrade.io/v1alpha1
 kind: MeshUpgrade
 metadata:
@@ -87,7 +101,8 @@ fn invalid_fixtures_are_explained() {
         assert!(outcome.out.contains(&format!(": {field}: ")), "{name}: {}", outcome.out);
         writeln!(texts, "{name}\n{}", outcome.out.replace("stdin: ", "  ")).unwrap();
     }
-    insta::assert_snapshot!(texts);
+    let checks = meshupgrade_api::checks::names().join(", ");
+    assert_golden("invalid.txt", &texts.replace(&checks, "<names of checks>"));
 }
 
 #[test]
@@ -143,7 +158,7 @@ fn json_is_yaml_too() {
 fn text_that_is_no_yaml_is_invalid() {
     let outcome = validate("a: [1\n");
     assert_eq!(outcome.code, 3);
-    assert_eq!(outcome.out, "stdin: line 1 column 4: unclosed bracket '['\n");
+    assert_eq!(outcome.out, "stdin: unclosed bracket '[' at line 1, column 4\n");
 }
 
 #[test]
@@ -151,7 +166,7 @@ fn repeated_keys_are_invalid() {
     let outcome = validate(&format!("{MINIMAL}  suspend: true\n  suspend: false\n"));
     assert_eq!(outcome.code, 3);
     assert!(
-        outcome.out.starts_with("stdin: line 10 column 3: duplicate mapping key: suspend"),
+        outcome.out.starts_with("stdin: duplicate mapping key `suspend` is not allowed here at line 10"),
         "{}",
         outcome.out
     );
@@ -199,7 +214,7 @@ fn wrong_arguments_end_with_2() {
         let outcome = run(arguments, "");
         assert_eq!(outcome.code, 2, "{arguments:?}");
         assert_eq!(outcome.out, "");
-        assert!(outcome.err.contains("Usage: kubectl mesh-upgrade"), "{}", outcome.err);
+        assert!(outcome.err.contains("--help"), "{}", outcome.err);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The admin port: metrics, liveness, readiness.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
@@ -7,7 +8,6 @@ use axum::extract::State;
 use axum::http::{StatusCode, header::CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use crate::context::Context;
@@ -24,6 +24,9 @@ pub async fn serve(listener: TcpListener, context: Arc<Context>) -> std::io::Res
 }
 
 async fn metrics(State(context): State<Arc<Context>>) -> Response {
+    for (kind, _synced, count) in context.stores.kinds() {
+        context.metrics.set_watched(kind, count);
+    }
     match context.metrics.text() {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::client::CallError;
 use crate::context::Context;
+use crate::memory::Write;
 use crate::observe::namespace::RawNamespace;
 use crate::observe::workload::{RawDaemonSet, RawDeployment, RawStatefulSet};
 use crate::observe::{Observed, StoreOf};
@@ -117,7 +118,7 @@ async fn one(context: &Context, intent: &Intent, effect: &Effect) -> Applied {
         Outcome::Conflict | Outcome::Gone | Outcome::Skipped => Applied::again_in(LOOK_AGAIN),
         Outcome::Unknown(_) => Applied { failed: true, ..Applied::again_in(LOOK_AGAIN) },
         Outcome::Refused(message) => {
-            let wait = context.memory.refuse(&intent.uid, &write, Instant::now());
+            let wait = context.memory.refuse(&intent.uid, write, &message, Instant::now());
             context.events.refused(intent, about(effect), &message);
             Applied::again_in(wait)
         }
@@ -145,8 +146,15 @@ async fn send_relabel(context: &Context, relabel: &Relabel) -> Result<(), CallEr
     let parameters =
         PatchParams { field_manager: Some(labels::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let body = Patch::Merge(relabel_body(relabel));
-    let answer = context.clients.call(api.patch(relabel.namespace.as_str(), &parameters, &body)).await?;
-    remember(&context.stores.namespaces, answer);
+    let name = relabel.namespace.as_str();
+    let answer = context.clients.call(api.patch(name, &parameters, &body)).await;
+    if let Err(CallError::Conflict(_)) = &answer {
+        // The watch is behind: without this look the next try would fail in the same way.
+        if let Ok(current) = context.clients.call(api.get(name)).await {
+            remember(&context.stores.namespaces, current);
+        }
+    }
+    remember(&context.stores.namespaces, answer?);
     Ok(())
 }
 
@@ -169,8 +177,9 @@ where
     S: Observed + kube::Resource<Scope = kube::core::NamespaceResourceScope>,
 {
     let api: Api<S> = Api::namespaced(context.clients.calls(), restart.workload.namespace.as_str());
-    // Without force: a field that somebody else owns is theirs, and we say so.
-    let parameters = PatchParams::apply(labels::FIELD_MANAGER);
+    // The body has one annotation of ours and nothing else, so nothing of anybody's is overwritten. Without force the
+    // API server refuses it as soon as somebody applied an empty map of annotations.
+    let parameters = PatchParams::apply(labels::FIELD_MANAGER).force();
     let body = Patch::Apply(restart_body(restart));
     let answer = context.clients.call(api.patch(&restart.workload.name, &parameters, &body)).await?;
     let generation = answer.meta().generation.unwrap_or_default();
@@ -235,11 +244,13 @@ fn kind(effect: &Effect) -> &'static str {
     }
 }
 
-fn identity(effect: &Effect) -> String {
-    match effect {
-        Effect::Relabel(relabel) => format!("relabel {} {}", relabel.namespace, relabel.stamp),
-        Effect::Restart(restart) => format!("restart {} {}", restart.workload, restart.stamp),
-    }
+/// What tells one write from another: an attempt has a stamp of its own.
+fn identity(effect: &Effect) -> Write {
+    let stamp = match effect {
+        Effect::Relabel(relabel) => &relabel.stamp,
+        Effect::Restart(restart) => &restart.stamp,
+    };
+    (about(effect), stamp.clone())
 }
 
 fn about(effect: &Effect) -> About {
@@ -257,7 +268,15 @@ fn log(intent: &Intent, effect: &Effect, outcome: &Outcome) {
     let (upgrade, effect, because) = (&intent.name, kind(effect), effect.because());
     match outcome {
         Outcome::Refused(message) | Outcome::Unknown(message) => {
-            tracing::warn!(upgrade, effect, target, outcome = outcome.name(), message, because, "effect");
+            tracing::warn!(
+                upgrade,
+                effect,
+                target,
+                outcome = outcome.name(),
+                answer = message,
+                because,
+                "effect"
+            );
         }
         _ => tracing::info!(upgrade, effect, target, outcome = outcome.name(), because, "effect"),
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use jiff::Timestamp;
-use kube::ResourceExt;
+use kube::{Api, ResourceExt};
 use meshupgrade_api::MeshUpgrade;
 use meshupgrade_core::decision::Needs;
 use meshupgrade_core::ids::{Uid, WorkloadRef};
@@ -15,11 +15,11 @@ use meshupgrade_core::intent::Intent;
 use meshupgrade_core::observed::{OtherUpgrade, Snapshot};
 
 use crate::census::Censuses;
-use crate::client::Clients;
+use crate::client::{CallError, Clients};
 use crate::election::Leadership;
 use crate::events::Events;
 use crate::health::Health;
-use crate::memory::Memory;
+use crate::memory::{self, Memory};
 use crate::metrics::Metrics;
 use crate::observe::Stores;
 use crate::stop::Stop;
@@ -78,6 +78,26 @@ impl Context {
         self.upgrades.wait_until_ready().now_or_never().is_some_and(|ready| ready.is_ok())
     }
 
+    /// The object that a pass works on: the newest version that we know, and the first time what the API server itself
+    /// has. The watch may be behind what an earlier leader wrote, and nothing may rest on an old record. `None` when it
+    /// is gone.
+    pub async fn confirmed(&self, cached: &MeshUpgrade) -> Result<Option<Arc<MeshUpgrade>>, CallError> {
+        if self.memory.is_confirmed(&memory::uid(cached)) {
+            return Ok(Some(self.memory.freshest(cached)));
+        }
+        let api: Api<MeshUpgrade> = Api::all(self.clients.calls());
+        let Some(mut read) = self.clients.call(api.get_opt(&cached.name_any())).await? else {
+            return Ok(None);
+        };
+        if read.uid() != cached.uid() {
+            return Ok(None);
+        }
+        read.metadata.managed_fields = None;
+        let read = Arc::new(read);
+        self.memory.confirm(&read);
+        Ok(Some(read))
+    }
+
     /// All valid MeshUpgrades, each in the newest version that we know.
     fn all_upgrades(&self) -> Vec<Arc<MeshUpgrade>> {
         let cached = self.upgrades.state();
@@ -117,6 +137,7 @@ impl Context {
             census: self.censuses.last(&intent.uid),
             other_upgrades: self.other_upgrades(upgrade),
             applied: self.memory.applied(&intent.uid),
+            refused: self.memory.refused(&intent.uid),
             operator: self.settings.operator.clone(),
             ..self.stores.snapshot(&intent.istio_namespace, &config_maps)
         })

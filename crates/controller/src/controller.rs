@@ -1,21 +1,23 @@
 //! Starts the tasks around a [`Context`]: the watches, and the passes once this process leads.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use kube::Api;
-use kube::runtime::controller::{Config, Controller};
+use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::store::Writer;
+use kube::{Api, ResourceExt};
 use tokio::task::JoinSet;
 
 use crate::context::Context;
+use crate::memory;
+use crate::metrics::Pass;
 use crate::observe::budget::RawBudget;
 use crate::observe::namespace::RawNamespace;
 use crate::observe::webhook::RawMutating;
 use crate::observe::workload::{RawDaemonSet, RawDeployment, RawStatefulSet};
 use crate::observe::{Observed, StoreOf};
-use crate::reconcile::{on_error, reconcile};
+use crate::reconcile::{Error, pass};
 use crate::watch;
 use crate::watch::upgrades::Guarded;
 
@@ -23,6 +25,8 @@ use crate::watch::upgrades::Guarded;
 const CONCURRENCY: u16 = 4;
 /// How often it is looked whether the first lists are in.
 const SYNC_POLL: Duration = Duration::from_millis(50);
+/// When to look again although nothing seems to change.
+const SAFETY: Duration = Duration::from_mins(5);
 
 /// Starts the cluster-wide watches. They run for ever, also while another process leads: a new leader must not begin
 /// by reading the cluster.
@@ -68,4 +72,39 @@ pub async fn run(context: Arc<Context>) {
             }
         })
         .await;
+}
+
+/// One pass over one MeshUpgrade, measured and supervised.
+async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
+    let _supervised = context.health.reconcile(&object.name_any());
+    let began = Instant::now();
+    context.metrics.pass_began();
+    let result = match &object.0 {
+        Ok(cached) => pass(&context, cached).await.inspect(|_| {
+            context.memory.succeed(&memory::uid(cached));
+        }),
+        Err(invalid) => {
+            // The CRD's schema admits no such object; one that an older CRD let in must be repaired by hand.
+            tracing::error!(upgrade = object.name_any(), error = invalid.error, "cannot be parsed");
+            Ok(None)
+        }
+    };
+    let ended = match &result {
+        Ok(None) => Pass::Success,
+        Ok(Some(_)) => Pass::RequeueAfter,
+        Err(_) => Pass::Error,
+    };
+    context.metrics.pass_ended(ended, began.elapsed());
+    result.map(|wait| Action::requeue(wait.unwrap_or(SAFETY).min(SAFETY)))
+}
+
+/// What happens after a failed pass.
+#[allow(clippy::needless_pass_by_value)] // the signature that the controller calls
+fn on_error(object: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
+    let wait = match &object.0 {
+        Ok(upgrade) => context.memory.fail(&memory::uid(upgrade)),
+        Err(_) => SAFETY,
+    };
+    tracing::warn!(%error, ?wait, "pass failed");
+    Action::requeue(wait)
 }

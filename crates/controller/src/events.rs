@@ -1,5 +1,8 @@
 //! Kubernetes events: published by a task of its own, because nothing waits for them and nothing may depend on them.
 
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
@@ -15,6 +18,10 @@ use crate::metrics::Metrics;
 const REPORTER: &str = "meshupgrade-operator";
 /// How many events may wait. A pass brings a handful; what comes while the API server is away is not worth keeping.
 const QUEUE: usize = 256;
+/// The same event is not told again before this time.
+const SAME_AGAIN: Duration = Duration::from_mins(1);
+/// What was told longer ago than kube's recorder remembers needs no recorder of its own any more.
+const FORGOTTEN: Duration = Duration::from_mins(10);
 /// Longest note that the API accepts is 1 kB.
 const MAX_NOTE: usize = 1000;
 
@@ -31,20 +38,83 @@ struct Published {
     regarding: ObjectReference,
 }
 
+/// What was told lately. kube's recorder folds events that differ only in their note into the first one, so each note
+/// has a recorder of its own; the same note again within a minute is not told twice.
+struct Told {
+    client: Client,
+    reporter: Reporter,
+    last: BTreeMap<Subject, Last>,
+}
+
+/// What an event is about: uid of the MeshUpgrade, reason, and the other object.
+type Subject = (Option<String>, &'static str, Option<About>);
+
+struct Last {
+    note: String,
+    at: Instant,
+    recorder: Recorder,
+}
+
+impl Told {
+    fn new(client: Client, reporter: Reporter) -> Self {
+        Self { client, reporter, last: BTreeMap::new() }
+    }
+
+    /// Who publishes this event; nobody if it was told a moment ago.
+    fn recorder(&mut self, event: &Event, regarding: &ObjectReference, now: Instant) -> Option<&Recorder> {
+        self.last.retain(|_, last| now.duration_since(last.at) < FORGOTTEN);
+        let subject = (regarding.uid.clone(), event.reason, event.about.clone());
+        let known = self.last.get(&subject).map(|last| (last.note.as_str(), last.at));
+        match telling(known, &event.note, now) {
+            Telling::Not => return None,
+            Telling::Again => {}
+            Telling::Anew => {
+                let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+                self.last.insert(subject.clone(), Last { note: event.note.clone(), at: now, recorder });
+            }
+        }
+        let last = self.last.get_mut(&subject)?;
+        last.at = now;
+        Some(&last.recorder)
+    }
+}
+
+/// How an event is told, given the note that was told last on its subject, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Telling {
+    /// It was told a moment ago.
+    Not,
+    /// It happened once more: the recorder counts it.
+    Again,
+    /// For the first time, or in other words.
+    Anew,
+}
+
+fn telling(known: Option<(&str, Instant)>, note: &str, now: Instant) -> Telling {
+    match known {
+        Some((last, at)) if last == note && now.duration_since(at) < SAME_AGAIN => Telling::Not,
+        Some((last, _)) if last == note => Telling::Again,
+        _ => Telling::Anew,
+    }
+}
+
 impl Events {
     /// The way in, and the task that publishes what comes.
     pub fn new(
         client: Client,
         instance: String,
-        timeout: std::time::Duration,
+        timeout: Duration,
         metrics: Metrics,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, mut waiting) = mpsc::channel::<Published>(QUEUE);
         let reporter = Reporter { controller: REPORTER.to_owned(), instance: Some(instance) };
-        let recorder = Recorder::new(client, reporter);
         let counted = metrics.clone();
         let task = async move {
+            let mut told = Told::new(client, reporter);
             while let Some(Published { event, regarding }) = waiting.recv().await {
+                let Some(recorder) = told.recorder(&event, &regarding, Instant::now()) else {
+                    continue;
+                };
                 let published = kube_event(&event);
                 if let Err(error) = within(timeout, recorder.publish(&published, &regarding)).await {
                     counted.count_dropped_event(error.category());
@@ -122,6 +192,15 @@ mod tests {
     use meshupgrade_core::ids::{WorkloadKind, WorkloadRef};
 
     use super::*;
+
+    #[test]
+    fn other_words_are_told_at_once_and_the_same_ones_not_again_for_a_while() {
+        let now = Instant::now();
+        assert_eq!(telling(None, "a", now), Telling::Anew);
+        assert_eq!(telling(Some(("b", now)), "a", now), Telling::Anew);
+        assert_eq!(telling(Some(("a", now)), "a", now), Telling::Not);
+        assert_eq!(telling(Some(("a", now)), "a", now + SAME_AGAIN), Telling::Again);
+    }
 
     #[test]
     fn an_event_names_the_object_that_it_is_about() {

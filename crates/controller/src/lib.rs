@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod observe;
 pub mod publish;
 pub mod reconcile;
+pub mod report;
 pub mod slim;
 pub mod stop;
 pub mod store;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
 use meshupgrade_api::MeshUpgrade;
-use meshupgrade_core::decision::Needs;
+use meshupgrade_core::decision::{About, Needs};
 use meshupgrade_core::ids::{Uid, WorkloadRef};
 use meshupgrade_core::record::Record;
 
@@ -23,16 +23,29 @@ struct Remembered {
     name: String,
     /// The answer to our last write: newer than what the watch has, for a moment.
     written: Option<Arc<MeshUpgrade>>,
+    /// The record was read from the API server itself, and every change since then was ours.
+    confirmed: bool,
     /// When the status was last written.
     written_at: Option<Instant>,
     /// Restart stamps that the API server confirmed, with the generation that it answered.
     applied: BTreeMap<(WorkloadRef, String), i64>,
-    /// Writes that were refused: not to be tried again before this time.
-    refused: BTreeMap<String, (Failures, Instant)>,
+    /// Writes that were refused.
+    refused: BTreeMap<Write, Refusal>,
     needs: Needs,
     failures: Failures,
-    /// Findings of an invalid spec that were published.
+    /// The last record, for what follows from a change of it.
     record: Record,
+}
+
+/// A write: what it is about, and its stamp.
+pub type Write = (About, String);
+
+/// A write that was refused: how often, until when it must wait, and what was answered.
+#[derive(Debug)]
+struct Refusal {
+    failures: Failures,
+    until: Instant,
+    answer: String,
 }
 
 /// A MeshUpgrade that is gone.
@@ -60,6 +73,25 @@ impl Memory {
                 None => Arc::new(cached.clone()),
             }
         })
+    }
+
+    /// Whether what we know of the object does not come from a watch alone.
+    pub fn is_confirmed(&self, uid: &Uid) -> bool {
+        self.with(uid, |known| known.confirmed)
+    }
+
+    /// Takes over what the API server itself has.
+    pub fn confirm(&self, read: &Arc<MeshUpgrade>) {
+        self.with(&uid(read), |known| {
+            known.name = read.name_any();
+            known.written = Some(Arc::clone(read));
+            known.confirmed = true;
+        });
+    }
+
+    /// The API server has something else than we thought: the next pass asks it.
+    pub fn doubt(&self, uid: &Uid) {
+        self.with(uid, |known| known.confirmed = false);
     }
 
     /// Whether this is exactly what we wrote last.
@@ -95,26 +127,37 @@ impl Memory {
     }
 
     /// How long a write that was refused has to wait.
-    pub fn refused_for(&self, uid: &Uid, write: &str, now: Instant) -> Option<Duration> {
+    pub fn refused_for(&self, uid: &Uid, write: &Write, now: Instant) -> Option<Duration> {
         self.with(uid, |known| {
-            let (_, until) = known.refused.get(write)?;
+            let until = known.refused.get(write)?.until;
             until.checked_duration_since(now).filter(|left| !left.is_zero())
         })
     }
 
-    /// Remembers that a write was refused. Returns how long it has to wait.
-    pub fn refuse(&self, uid: &Uid, write: &str, now: Instant) -> Duration {
+    /// The writes that were refused, with what was answered.
+    pub fn refused(&self, uid: &Uid) -> BTreeMap<Write, String> {
         self.with(uid, |known| {
-            let (failures, until) =
-                known.refused.entry(write.to_owned()).or_insert((Failures::default(), now));
-            let wait = failures.fail();
-            *until = now + wait;
+            known.refused.iter().map(|(write, refusal)| (write.clone(), refusal.answer.clone())).collect()
+        })
+    }
+
+    /// Remembers that a write was refused. Returns how long it has to wait.
+    pub fn refuse(&self, uid: &Uid, write: Write, answer: &str, now: Instant) -> Duration {
+        self.with(uid, |known| {
+            let refusal = known.refused.entry(write).or_insert_with(|| Refusal {
+                failures: Failures::default(),
+                until: now,
+                answer: String::new(),
+            });
+            let wait = refusal.failures.fail();
+            refusal.until = now + wait;
+            answer.clone_into(&mut refusal.answer);
             wait
         })
     }
 
     /// A write went through.
-    pub fn accept(&self, uid: &Uid, write: &str) {
+    pub fn accept(&self, uid: &Uid, write: &Write) {
         self.with(uid, |known| known.refused.remove(write));
     }
 
@@ -208,14 +251,17 @@ mod tests {
     fn a_refused_write_waits_longer_each_time_and_not_at_all_once_accepted() {
         let memory = Memory::default();
         let (uid, now) = (Uid::from("u"), Instant::now());
-        assert_eq!(memory.refused_for(&uid, "w", now), None);
-        let first = memory.refuse(&uid, "w", now);
-        let second = memory.refuse(&uid, "w", now);
+        let write = (About::Namespace("shop".into()), "stamp".to_owned());
+        assert_eq!(memory.refused_for(&uid, &write, now), None);
+        let first = memory.refuse(&uid, write.clone(), "no", now);
+        let second = memory.refuse(&uid, write.clone(), "no", now);
         assert!(second > first);
-        assert_eq!(memory.refused_for(&uid, "w", now), Some(second));
-        assert_eq!(memory.refused_for(&uid, "w", now + second), None);
-        memory.accept(&uid, "w");
-        assert_eq!(memory.refused_for(&uid, "w", now), None);
+        assert_eq!(memory.refused_for(&uid, &write, now), Some(second));
+        assert_eq!(memory.refused_for(&uid, &write, now + second), None);
+        assert_eq!(memory.refused(&uid), [(write.clone(), "no".to_owned())].into());
+        memory.accept(&uid, &write);
+        assert_eq!(memory.refused_for(&uid, &write, now), None);
+        assert!(memory.refused(&uid).is_empty());
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub struct Metrics {
     workloads: IntGaugeVec,
     rollbacks: IntCounterVec,
     leader: IntGauge,
+    watched: IntGaugeVec,
 }
 
 /// How a pass ended.
@@ -137,6 +138,12 @@ impl Metrics {
                 "Runs that turned back, by cause.",
                 &["reason"],
             )?,
+            watched: gauge(
+                &registry,
+                "meshupgrade_watched_objects",
+                "Objects that the cluster-wide watches keep, by resource.",
+                &["resource"],
+            )?,
             leader: IntGauge::with_opts(Opts::new("meshupgrade_leader", "1 while this process leads."))?,
             registry,
         };
@@ -211,6 +218,12 @@ impl Metrics {
     /// Whether this process leads.
     pub fn set_leader(&self, leads: bool) {
         self.leader.set(leads.into());
+    }
+
+    /// How many objects of a kind are kept.
+    pub fn set_watched(&self, resource: &'static str, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.watched.with_label_values(&[resource]).set(count);
     }
 
     /// Shows where a MeshUpgrade is.

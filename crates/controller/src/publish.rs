@@ -147,8 +147,13 @@ async fn write(
             context.memory.wrote(&written);
             Ok(Published::Done(written))
         }
-        Err(CallError::Conflict(_) | CallError::NotFound(_)) => Ok(Published::Stale),
+        Err(CallError::Conflict(_) | CallError::NotFound(_)) => {
+            context.memory.doubt(&memory::uid(upgrade));
+            Ok(Published::Stale)
+        }
         Err(error) => {
+            // It may have been written all the same.
+            context.memory.doubt(&memory::uid(upgrade));
             if matches!(error, CallError::Timeout(_)) {
                 context.metrics.count_timeout("status");
             }

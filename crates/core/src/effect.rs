@@ -8,7 +8,8 @@ use crate::observed::PreviousLabels;
 pub enum Effect {
     /// One JSON merge patch on a namespace, with our field manager.
     Relabel(Relabel),
-    /// One server-side apply of our pod-template annotation, with our field manager and without force.
+    /// One server-side apply of our pod-template annotation and nothing else, with our field manager. Forced, because a
+    /// manager that applied an empty `annotations: {}` owns the path; no value of anybody is overwritten.
     Restart(Restart),
 }
 

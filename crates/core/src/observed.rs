@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::census::Census;
+use crate::decision::About;
 use crate::ids::{NamespaceName, Revision, Uid, WorkloadRef};
 use crate::selector::LabelSelector;
 
@@ -35,6 +36,9 @@ pub struct Snapshot {
     pub other_upgrades: Vec<OtherUpgrade>,
     /// Restart stamps that this process knows to be applied, with the `metadata.generation` that the API server answered.
     pub applied: BTreeMap<(WorkloadRef, String), i64>,
+    /// Writes that the API server or an admission policy refused a moment ago: what they were about, their stamp, and the
+    /// answer.
+    pub refused: BTreeMap<(About, String), String>,
     /// The operator's own workload, which is restarted last.
     pub operator: Option<WorkloadRef>,
 }

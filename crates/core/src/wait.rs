@@ -63,6 +63,8 @@ wait_reasons! {
     Settling => false,
     /// Somebody put a namespace's label back.
     LabelReverted => true,
+    /// The API server or an admission policy refuses a write of ours.
+    WriteRefused => true,
     /// Pods are being replaced.
     RolloutInProgress => false,
     /// A workload did not get through its restart in time.

@@ -4,8 +4,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::args::LogFormat;
 
-/// What is logged when RUST_LOG does not say.
-const DEFAULT_FILTER: &str = "info,kube_runtime=warn,kube_client=error";
+/// What is logged when RUST_LOG does not say. Failed calls are logged by us, once.
+const DEFAULT_FILTER: &str = "info,kube_runtime=warn,kube_client=off";
 
 /// Begins to log.
 pub fn init(format: LogFormat) {

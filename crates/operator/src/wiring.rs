@@ -78,7 +78,7 @@ pub async fn run(args: Args) -> Result<()> {
 
     tokio::select! {
         signal = termination() => tracing::info!(signal = signal?, "ending"),
-        loss = elector.run(released.clone()) => bail!("leadership lost: {loss:?}"),
+        Some(loss) = elector.run(released.clone()) => bail!("leadership lost: {loss}"),
         stuck = watchdog(health) => bail!("no progress: {stuck}"),
         ended = watches.join_next() => bail!("a watch ended: {ended:?}"),
         ended = &mut passes => bail!("the controller ended: {ended:?}"),
@@ -87,13 +87,12 @@ pub async fn run(args: Args) -> Result<()> {
     // The lease is kept while a write is in flight, and given back after the last one.
     let drained = async {
         tokio::select! {
-            _ = &mut passes => {}
-            loss = elector.run(released) => tracing::warn!(?loss, "leadership lost while ending"),
+            _ = &mut passes => Ok(()),
+            Some(loss) = elector.run(released) => bail!("leadership lost while ending: {loss}"),
         }
     };
-    if tokio::time::timeout(DRAIN, drained).await.is_err() {
-        bail!("a pass did not end within {} s", DRAIN.as_secs());
-    }
+    let drained = tokio::time::timeout(DRAIN, drained).await;
+    drained.with_context(|| format!("a pass did not end within {} s", DRAIN.as_secs()))??;
     release.stop();
     elector.release().await;
     Ok(())

@@ -242,23 +242,31 @@ async fn a_killed_owner_takes_everything_along() -> Result<()> {
         .arg(&dir)
         .stdout(std::process::Stdio::null())
         .spawn()?;
+    let owner_pid = owner.id();
     let started = wait_for("the cluster of the other process", Duration::from_secs(90), || async {
+        ensure!(running(owner_pid), "it has ended");
         let client = client_for(&dir.join("kubeconfig")).await?;
         client.apiserver_version().await?;
-        let running = processes_with(&dir.display().to_string());
-        Ok(running.iter().any(|command| command.contains("pilot-discovery")).then_some(running.len()))
+        // etcd, API server, controller manager, scheduler, kwok and istiod, each with its keeper.
+        let count = processes_with(&dir.display().to_string()).len();
+        ensure!(count >= 12, "{count} processes");
+        Ok(Some(()))
     })
     .await;
     owner.kill()?;
     owner.wait()?;
-    // etcd, API server, controller manager, scheduler, kwok and istiod, each with its keeper.
-    assert!(started? >= 12);
+    started?;
     wait_for("the end of everything", Duration::from_secs(10), || async {
         let left = processes_with(&dir.display().to_string());
         ensure!(left.is_empty(), "still there: {left:?}");
         Ok(Some(()))
     })
     .await
+}
+
+/// Whether the process exists and is not only waiting to be collected.
+fn running(pid: u32) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|command| !command.is_empty())
 }
 
 /// Command lines of living processes that mention this text.

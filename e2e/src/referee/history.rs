@@ -187,7 +187,8 @@ impl History {
             hidden: metadata["labels"][INJECTION].is_string(),
         };
         let before = self.labels.entry(name).or_default();
-        let same = before.last().is_some_and(|last| last.revision == now.revision && last.hidden == now.hidden);
+        let same =
+            before.last().is_some_and(|last| last.revision == now.revision && last.hidden == now.hidden);
         if call.verb != "delete" && !same {
             before.push(now);
         }

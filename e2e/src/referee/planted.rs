@@ -26,8 +26,8 @@ impl Planted {
     }
 
     pub fn log(&self) -> Log {
-        let text: String = self.events.iter().map(|event| format!("{event}\n")).collect();
-        Log::parse(&text).unwrap()
+        let lines: Vec<String> = self.events.iter().map(Value::to_string).collect();
+        Log::parse(&(lines.join("\n") + "\n")).unwrap()
     }
 
     /// Appends a call; the answer is the object with its new version.
@@ -35,7 +35,9 @@ impl Planted {
         self.version += 1;
         self.millis += 100;
         response["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        let time = |millis: u64| format!("2026-01-01T00:{:02}:{:02}.{:03}000Z", millis / 60_000, millis / 1000 % 60, millis % 1000);
+        let time = |millis: u64| {
+            format!("2026-01-01T00:{:02}:{:02}.{:03}000Z", millis / 60_000, millis / 1000 % 60, millis % 1000)
+        };
         self.events.push(json!({
             "stage": "ResponseComplete", "verb": verb, "user": {"username": user}, "objectRef": about,
             "responseStatus": {"code": 200}, "requestObject": request, "responseObject": response,
@@ -98,7 +100,8 @@ impl Planted {
 
     /// The pod is deleted and gone.
     pub fn end(&mut self, namespace: &str, name: &str, number: u64, revision: &str) {
-        let about = json!({"resource": "pods", "namespace": namespace, "name": format!("{name}-h{number}-x")});
+        let about =
+            json!({"resource": "pods", "namespace": namespace, "name": format!("{name}-h{number}-x")});
         let mut ending = pod(namespace, name, number, revision, true);
         ending["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         ending["metadata"]["deletionGracePeriodSeconds"] = json!(30);

@@ -48,8 +48,9 @@ pub fn istiod_ready_before_restart(evidence: &Evidence<'_>) -> Vec<String> {
         let states = history.istiods.get(revision).map_or(&[][..], Vec::as_slice);
         let Some(since) = unready_since(states, restart.order) else {
             let known = states.iter().any(|state| state.order < restart.order);
-            return (!known && case.unready.contains(revision))
-                .then(|| format!("{} was restarted before istiod of {revision} was ready", restart.workload));
+            return (!known && case.unready.contains(revision)).then(|| {
+                format!("{} was restarted before istiod of {revision} was ready", restart.workload)
+            });
         };
         let late = Duration::try_from(restart.received.duration_since(since.at)).unwrap_or_default();
         (late > NEWS).then(|| {
@@ -122,8 +123,9 @@ pub fn each_workload_once(evidence: &Evidence<'_>) -> Vec<String> {
     let check = |((workload, direction), restarts): (&(_, Direction), &Vec<&Restart>)| {
         let effective = restarts.iter().filter(|restart| restart.changed).count();
         let counted = if case.crashes { effective } else { restarts.len() };
-        (counted > 1 + case.retries)
-            .then(|| format!("{workload} was restarted {counted} times ({direction:?}, {})", stamps(restarts)))
+        (counted > 1 + case.retries).then(|| {
+            format!("{workload} was restarted {counted} times ({direction:?}, {})", stamps(restarts))
+        })
     };
     seen.iter().filter_map(check).collect()
 }
@@ -149,7 +151,9 @@ pub fn each_label_once(evidence: &Evidence<'_>) -> Vec<String> {
         .filter(|(_, count)| **count > 1)
         .map(|((namespace, stamp), count)| format!("{namespace} was labelled {count} times by {stamp}"));
     let often = directions.iter().filter(|(_, stamps)| stamps.len() > 1 + evidence.case.retries).map(
-        |((namespace, _), stamps)| format!("{namespace} was labelled by {} attempts: {stamps:?}", stamps.len()),
+        |((namespace, _), stamps)| {
+            format!("{namespace} was labelled by {} attempts: {stamps:?}", stamps.len())
+        },
     );
     twice.chain(often).collect()
 }

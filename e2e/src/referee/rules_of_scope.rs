@@ -39,9 +39,9 @@ fn outside(evidence: &Evidence<'_>, call: &Call) -> Option<String> {
     let case = evidence.case;
     let Object { group, resource, subresource, namespace, name } = &call.object;
     match (group.as_str(), resource.as_str(), subresource.as_str(), call.verb.as_str()) {
-        ("coordination.k8s.io", "leases", "", "create" | "update" | "patch") => (*namespace
-            != case.operator_namespace)
-            .then(|| "a lease outside its own namespace".to_owned()),
+        ("coordination.k8s.io", "leases", "", "create" | "update" | "patch") => {
+            (*namespace != case.operator_namespace).then(|| "a lease outside its own namespace".to_owned())
+        }
         ("events.k8s.io" | "", "events", "", "create" | "patch") => None,
         ("meshupgrade.io", "meshupgrades", "status", "update" | "patch") => {
             (!case.upgrades.contains(name)).then(|| "not a MeshUpgrade of this run".to_owned())
@@ -87,10 +87,9 @@ fn keys(value: &Value, allowed: &[&str]) -> Option<String> {
 
 /// Rule 5, second half: whatever is called is allowed, reads as well.
 pub fn nothing_refused(evidence: &Evidence<'_>) -> Vec<String> {
-    let refused = evidence.log.by(&evidence.case.operator).filter(|call| matches!(call.code, 401 | 403 | 422));
-    refused
-        .map(|call| format!("{call}: {}", call.response["message"].as_str().unwrap_or_default()))
-        .collect()
+    let refused =
+        evidence.log.by(&evidence.case.operator).filter(|call| matches!(call.code, 401 | 403 | 422));
+    refused.map(|call| format!("{call}: {}", call.response["message"].as_str().unwrap_or_default())).collect()
 }
 
 /// Rule 6: writes without leases and events ≤ workloads + namespaces + 2 × batches + 3 × waves + 20. A batch is counted

@@ -13,7 +13,8 @@ fn broken(case: &Case, log: &Planted) -> Vec<&'static str> {
 
 fn found(case: &Case, log: &Planted, rule: &str) -> String {
     let all = judge(case, &log.log(), &[]);
-    let texts: Vec<String> = all.iter().filter(|found| found.rule == rule).map(|found| found.what.clone()).collect();
+    let texts: Vec<String> =
+        all.iter().filter(|found| found.rule == rule).map(|found| found.what.clone()).collect();
     assert!(!texts.is_empty(), "{rule} found nothing, others: {all:?}");
     texts.join("\n")
 }
@@ -44,7 +45,8 @@ fn rules_have_different_names_and_can_be_left_out() {
 fn a_log_without_the_operator_or_the_upgrade_proves_nothing() {
     assert_eq!(broken(&case(), &before()), ["log-shows-the-operator"]);
     let mut log = good();
-    let creation = log.find(|event| event["objectRef"]["resource"] == "meshupgrades" && event["verb"] == "create");
+    let creation =
+        log.find(|event| event["objectRef"]["resource"] == "meshupgrades" && event["verb"] == "create");
     log.events.drain(..=creation);
     assert!(found(&case(), &log, "log-shows-the-operator").contains("meshupgrade/mesh"));
 }
@@ -103,17 +105,16 @@ fn a_restart_without_an_istiod_is_seen_and_its_news_may_take_a_second() {
 #[test]
 fn a_patch_without_an_intent_is_seen() {
     let mut log = good();
-    let intent = log.find(|event| event["requestObject"]["status"]["run"]["batch"]["entries"][0]["name"] == "b");
+    let intent =
+        log.find(|event| event["requestObject"]["status"]["run"]["batch"]["entries"][0]["name"] == "b");
     log.events.remove(intent);
     assert_eq!(broken(&case(), &log), ["intent-before-patch"]);
 }
 
 #[test]
 fn one_workload_too_many_in_rollout_is_seen() {
-    let narrow = Case {
-        waves: case().waves.into_iter().map(|wave| Wave { at_once: 1, ..wave }).collect(),
-        ..case()
-    };
+    let narrow =
+        Case { waves: case().waves.into_iter().map(|wave| Wave { at_once: 1, ..wave }).collect(), ..case() };
     assert_eq!(broken(&narrow, &good()), ["at-most-so-many-at-once"]);
 }
 
@@ -122,7 +123,9 @@ fn one_workload_too_many_in_rollout_is_seen() {
 fn an_old_pod_that_is_still_there_is_part_of_the_rollout() {
     let mut log = good();
     let last = log.find(|event| {
-        event["verb"] == "delete" && event["objectRef"]["name"] == "a-h1-x" && event["requestObject"].is_object()
+        event["verb"] == "delete"
+            && event["objectRef"]["name"] == "a-h1-x"
+            && event["requestObject"].is_object()
     });
     log.events.remove(last);
     assert!(found(&case(), &log, "at-most-so-many-at-once").contains("2 in rollout"));
@@ -195,7 +198,9 @@ fn writes_outside_the_plan_are_seen() {
     };
     assert!(plant(field).contains("writes the field replicas"));
     let label = |log: &mut Planted| {
-        let at = log.find(|event| event["user"]["username"] == OPERATOR && event["objectRef"]["resource"] == "namespaces");
+        let at = log.find(|event| {
+            event["user"]["username"] == OPERATOR && event["objectRef"]["resource"] == "namespaces"
+        });
         log.events[at]["requestObject"]["metadata"]["labels"]["team"] = json!("x");
     };
     assert!(plant(label).contains("writes the field team"));

@@ -4,7 +4,7 @@ use meshupgrade_core::ids::NamespaceName;
 use meshupgrade_core::machine::phase::Phase;
 use meshupgrade_core::wait::WaitReason;
 
-use super::plain::{removal, three_waves, two_apps};
+use super::plain::{three_waves, two_apps};
 use crate::action::{Action, usual_menu};
 use crate::case::{CASE, Case, Chaos, End, Tolerate, When, beat};
 use crate::neighbours::Neighbour;
@@ -24,9 +24,7 @@ pub fn cases() -> Vec<Case> {
             world: git_world,
             neighbours: &[Neighbour::GitOps],
             script: || {
-                let mut script = vec![beat(When::Waits(WaitReason::LabelReverted), Action::Commit(ns("shop"), NEW))];
-                script.extend(removal());
-                script
+                vec![beat(When::Waits(WaitReason::LabelReverted), Action::Commit(ns("shop"), NEW))]
             },
             tolerate: Tolerate { lost_sidecars: true, budgets: false },
             ..CASE
@@ -36,14 +34,12 @@ pub fn cases() -> Vec<Case> {
             about: "somebody puts a label back in the middle of the restarts; a retry writes it once more",
             world: three_waves,
             script: || {
-                let mut script = vec![
+                vec![
                     beat(When::Wave(1), Action::Label(ns("shop"), Some(OLD))),
                     beat(When::Waits(WaitReason::LabelReverted), Action::Suspend(true)),
                     beat(When::After(120), Action::Suspend(false)),
                     beat(When::Waits(WaitReason::LabelReverted), Action::Retry),
-                ];
-                script.extend(removal());
-                script
+                ]
             },
             ..CASE
         },
@@ -57,13 +53,11 @@ pub fn cases() -> Vec<Case> {
             },
             neighbours: &[Neighbour::GitOps],
             script: || {
-                let mut script = vec![
+                vec![
                     beat(When::Waits(WaitReason::GitStillOnOldRevision), Action::Commit(ns("shop"), NEW)),
                     beat(When::After(60), Action::Ignore(ns("shop"), false)),
                     beat(When::After(60), Action::Sync(ns("shop"))),
-                ];
-                script.extend(removal());
-                script
+                ]
             },
             ..CASE
         },
@@ -72,12 +66,10 @@ pub fn cases() -> Vec<Case> {
             about: "an owner puts the old template back in mid-rollout; a retry restarts once more",
             world: three_waves,
             script: || {
-                let mut script = vec![
+                vec![
                     beat(When::Wave(1), Action::ReplaceTemplate(deployment("shop", "cart"))),
                     beat(When::Waits(WaitReason::RestartReverted), Action::Retry),
-                ];
-                script.extend(removal());
-                script
+                ]
             },
             ..CASE
         },
@@ -86,14 +78,12 @@ pub fn cases() -> Vec<Case> {
             about: "the target's istiod dies in the second wave and returns",
             world: three_waves,
             script: || {
-                let mut script = vec![
+                vec![
                     beat(When::Wave(1), Action::Istiod(NEW, 0)),
                     beat(When::Waits(WaitReason::IstiodNotReady), Action::Suspend(true)),
                     beat(When::After(400), Action::Suspend(false)),
                     beat(When::After(10), Action::Istiod(NEW, 1)),
-                ];
-                script.extend(removal());
-                script
+                ]
             },
             neighbours: &[Neighbour::Planes],
             ..CASE
@@ -108,12 +98,10 @@ pub fn cases() -> Vec<Case> {
             },
             script: || {
                 let late = |name: &str| Action::CreateNamespace(name.to_owned(), Some(OLD.to_owned()));
-                let mut script = vec![
+                vec![
                     beat(When::Wave(2), late("late-one")),
                     beat(When::Phase(Phase::Completing), late("late-two")),
-                ];
-                script.extend(removal());
-                script
+                ]
             },
             ..CASE
         },
@@ -123,7 +111,7 @@ pub fn cases() -> Vec<Case> {
             world: three_waves,
             neighbours: &[Neighbour::Teams, Neighbour::Autoscaler],
             script: || {
-                let mut script = vec![
+                vec![
                     beat(When::Settling(0), Action::Redeploy(deployment("shop", "web"))),
                     beat(When::Wave(1), Action::Redeploy(deployment("shop", "cart"))),
                     beat(When::Now, Action::Scale(deployment("stock", "api"), 4)),
@@ -131,9 +119,7 @@ pub fn cases() -> Vec<Case> {
                     beat(When::After(5), Action::Delete(deployment("shop", "web"))),
                     beat(When::Wave(2), Action::DeleteNamespace(ns("canary"))),
                     beat(When::Now, Action::Delete(stateful_set("billing", "db"))),
-                ];
-                script.extend(removal());
-                script
+                ]
             },
             tolerate: Tolerate { lost_sidecars: false, budgets: true },
             ..CASE
@@ -143,13 +129,11 @@ pub fn cases() -> Vec<Case> {
             about: "suspended in mid-batch: the batch ends, nothing new begins",
             world: three_waves,
             script: || {
-                let mut script = vec![
+                vec![
                     beat(When::Wave(1), Action::Suspend(true)),
                     beat(When::Waits(WaitReason::Suspended), Action::Scale(deployment("shop", "web"), 2)),
                     beat(When::After(600), Action::Suspend(false)),
-                ];
-                script.extend(removal());
-                script
+                ]
             },
             ..CASE
         },
@@ -158,9 +142,7 @@ pub fn cases() -> Vec<Case> {
             about: "the object is deleted in the second wave and applied again: what was moved is adopted",
             world: three_waves,
             script: || {
-                let mut script = vec![beat(When::Wave(1), Action::Reapply)];
-                script.extend(removal());
-                script
+                vec![beat(When::Wave(1), Action::Reapply)]
             },
             ..CASE
         },
@@ -169,14 +151,12 @@ pub fn cases() -> Vec<Case> {
             about: "an EnvoyFilter names the old revision until somebody removes it",
             world: || two_apps(|_| {}),
             script: || {
-                let mut script = vec![
+                vec![
                     beat(When::Wave(0), Action::Refer(OLD)),
                     beat(When::Waits(WaitReason::RevisionInUse), Action::Suspend(true)),
                     beat(When::After(100), Action::Suspend(false)),
                     beat(When::After(10), Action::Unrefer),
-                ];
-                script.extend(removal());
-                script
+                ]
             },
             ..CASE
         },
@@ -185,12 +165,10 @@ pub fn cases() -> Vec<Case> {
             about: "an old pod hangs on an unreachable node: the wave waits for it by name",
             world: three_waves,
             script: || {
-                let mut script = vec![
+                vec![
                     beat(When::Wave(1), Action::Strand(deployment("shop", "cart"))),
                     beat(When::Waits(WaitReason::PodTerminating), Action::HealNodes),
-                ];
-                script.extend(removal());
-                script
+                ]
             },
             tolerate: Tolerate { lost_sidecars: false, budgets: true },
             neighbours: &[Neighbour::Nodes],
@@ -209,12 +187,10 @@ pub fn cases() -> Vec<Case> {
                 world
             },
             script: || {
-                let mut script = vec![
+                vec![
                     beat(When::Wave(0), Action::Suspend(false)),
                     beat(When::After(100), Action::Cure(deployment("shop", "tight"))),
-                ];
-                script.extend(removal());
-                script
+                ]
             },
             ..CASE
         },
@@ -223,13 +199,11 @@ pub fn cases() -> Vec<Case> {
             about: "everything at once",
             world: swarm,
             script: || {
-                let mut script = vec![
+                vec![
                     beat(When::Waits(WaitReason::GitStillOnOldRevision), Action::Commit(ns("gitops"), NEW)),
                     beat(When::After(60), Action::Ignore(ns("gitops"), false)),
                     beat(When::After(60), Action::Sync(ns("gitops"))),
-                ];
-                script.extend(removal());
-                script
+                ]
             },
             neighbours: &[
                 Neighbour::Teams,

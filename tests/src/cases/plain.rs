@@ -9,7 +9,7 @@ use meshupgrade_core::observed::{IntOrPercent, Strategy};
 use meshupgrade_core::wait::WaitReason;
 
 use crate::action::Action;
-use crate::case::{Beat, CASE, Case, End, When, beat};
+use crate::case::{CASE, Case, End, When, beat};
 use crate::neighbours::Neighbour;
 use crate::world::World;
 use crate::world::build::{
@@ -24,7 +24,6 @@ pub fn cases() -> Vec<Case> {
             name: "three_waves",
             about: "a canary, two namespaces at two at a time with a soak, and the rest",
             world: three_waves,
-            script: removal,
             ..CASE
         },
         Case {
@@ -38,7 +37,6 @@ pub fn cases() -> Vec<Case> {
             name: "shared_budget",
             about: "three workloads under one budget that lets only one pod go",
             world: shared_budget,
-            script: removal,
             ..CASE
         },
         Case {
@@ -52,9 +50,7 @@ pub fn cases() -> Vec<Case> {
             about: "completion waits for a person, then for the removal",
             world: || two_apps(|intent| intent.completion.mode = CompletionMode::Manual),
             script: || {
-                let mut script = vec![beat(When::Waits(WaitReason::ApprovalRequired), Action::Complete)];
-                script.extend(removal());
-                script
+                vec![beat(When::Waits(WaitReason::ApprovalRequired), Action::Complete)]
             },
             ..CASE
         },
@@ -80,9 +76,7 @@ pub fn cases() -> Vec<Case> {
                 world
             },
             script: || {
-                let mut script = vec![beat(When::After(60), Action::Install(NEW))];
-                script.extend(removal());
-                script
+                vec![beat(When::After(60), Action::Install(NEW))]
             },
             ..CASE
         },
@@ -91,12 +85,10 @@ pub fn cases() -> Vec<Case> {
             about: "the plan is published and nothing is written, until planOnly is taken away",
             world: || two_apps(|intent| intent.plan_only = true),
             script: || {
-                let mut script = vec![
+                vec![
                     beat(When::Waits(WaitReason::PlanOnly), Action::Scale(deployment("shop", "web"), 3)),
                     beat(When::After(120), Action::PlanOnly(false)),
-                ];
-                script.extend(removal());
-                script
+                ]
             },
             ..CASE
         },
@@ -104,17 +96,11 @@ pub fn cases() -> Vec<Case> {
             name: "pauses_and_soaks",
             about: "pauses between batches, soak of waves and of the run",
             world: pauses,
-            script: removal,
             neighbours: &[Neighbour::Autoscaler],
             tolerate: crate::case::Tolerate { lost_sidecars: false, budgets: true },
             ..CASE
         },
     ]
-}
-
-/// Whoever installed the old control plane removes it when asked to.
-pub fn removal() -> Vec<Beat> {
-    vec![beat(When::Waits(WaitReason::RemovalPending), Action::Uninstall(OLD))]
 }
 
 /// Five namespaces with six workloads in three waves.

@@ -4,7 +4,7 @@ use meshupgrade_core::intent::{OnFailure, RollbackControlPlane};
 use meshupgrade_core::machine::phase::Phase;
 use meshupgrade_core::wait::WaitReason;
 
-use super::plain::{removal, three_waves, two_apps};
+use super::plain::{three_waves, two_apps};
 use crate::action::Action;
 use crate::case::{CASE, Case, End, When, beat};
 use crate::neighbours::Neighbour;
@@ -45,6 +45,7 @@ pub fn cases() -> Vec<Case> {
                 world
             },
             script: || vec![beat(When::Waits(WaitReason::RemovalPending), Action::RequestRollback(true))],
+            remover: false,
             ends: rolled_back,
             ..CASE
         },
@@ -61,13 +62,11 @@ pub fn cases() -> Vec<Case> {
             about: "rolled back, then a new runId carries it through",
             world: three_waves,
             script: || {
-                let mut script = vec![
+                vec![
                     beat(When::Wave(1), Action::Target(OLD)),
                     beat(When::Phase(Phase::RolledBack), Action::Target(NEW)),
                     beat(When::After(60), Action::RunId("second")),
-                ];
-                script.extend(removal());
-                script
+                ]
             },
             ..CASE
         },
@@ -83,13 +82,11 @@ pub fn cases() -> Vec<Case> {
             about: "a workload never becomes ready on the target; it is repaired, and the run goes on",
             world: || sick(OnFailure::Pause),
             script: || {
-                let mut script = vec![
+                vec![
                     beat(When::Waits(WaitReason::WorkloadFailed), Action::Suspend(true)),
                     beat(When::After(300), Action::Suspend(false)),
                     beat(When::After(10), Action::Cure(deployment("shop", "cart"))),
-                ];
-                script.extend(removal());
-                script
+                ]
             },
             ..CASE
         },
@@ -133,6 +130,14 @@ pub fn cases() -> Vec<Case> {
             name: "rollback_before_the_start",
             about: "rollback is requested from the beginning, and there is nothing to undo",
             world: || two_apps(|intent| intent.rollback_requested = true),
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
+            name: "small_rollback",
+            about: "two workloads, turned back after the first",
+            world: || two_apps(|_| {}),
+            script: || vec![beat(When::Wave(0), Action::RequestRollback(true))],
             ends: rolled_back,
             ..CASE
         },

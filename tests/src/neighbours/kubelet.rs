@@ -30,6 +30,14 @@ fn advance(world: &mut World, id: u64) {
     }
 }
 
+/// A pod becomes ready, or is gone, at once.
+pub fn finish(world: &mut World, id: u64) {
+    match world.pods.get(&id) {
+        Some(pod) if pod.terminating() => world.remove_pod(id),
+        _ => start(world, id),
+    }
+}
+
 fn start(world: &mut World, id: u64) {
     let Some(pod) = world.pods.get(&id) else {
         return;

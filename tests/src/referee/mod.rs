@@ -10,8 +10,10 @@ mod status;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use meshupgrade_core::decision::View;
 use meshupgrade_core::ids::{NamespaceName, Revision, Uid, WorkloadRef};
 use meshupgrade_core::observed::Labels;
@@ -50,8 +52,12 @@ pub struct Referee {
     /// Effective writes by object and stamp.
     restarts: BTreeMap<(Uid, String), u32>,
     relabels: BTreeMap<(Uid, String), u32>,
+    /// Restart stamps that a stored status rests on as being in place: nobody can say that they were not known.
+    known: BTreeSet<(Uid, String)>,
     /// Workloads that the operator set rolling and that did not come to rest since, by the stamp without its attempt.
     rolling: BTreeMap<(WorkloadRef, String), Rolling>,
+    /// When a decision saw last that a label had been taken away after the operator's write.
+    reverted: BTreeMap<NamespaceName, Timestamp>,
     /// Injection labels before the operator's first write, by namespace uid.
     first: BTreeMap<Uid, Labels>,
     /// The status before.
@@ -72,7 +78,9 @@ impl Referee {
             tolerate,
             restarts: BTreeMap::new(),
             relabels: BTreeMap::new(),
+            known: BTreeSet::new(),
             rolling: BTreeMap::new(),
+            reverted: BTreeMap::new(),
             first: BTreeMap::new(),
             last: None,
             pods_checked: 0,
@@ -80,6 +88,12 @@ impl Referee {
             log: Log::default(),
             activity: 0,
         }
+    }
+
+    /// Adds what is remembered to the identity of a state.
+    pub fn fingerprint(&self, text: &mut String) {
+        let rolling: Vec<_> = self.rolling.keys().collect();
+        let _ = write!(text, "{:?}{:?}{:?}{rolling:?}", self.restarts, self.relabels, self.known);
     }
 
     /// Checks everything that happened since the last call. The history is used up.
@@ -92,6 +106,12 @@ impl Referee {
     }
 
     fn judge(&mut self, world: &World, happening: &Happening) -> Result<(), Violation> {
+        if let Happening::Relabelled { seen, .. }
+        | Happening::Restarted { seen, .. }
+        | Happening::Published { seen, .. } = happening
+        {
+            self.remember_reverts(seen);
+        }
         match happening {
             Happening::Relabelled { effect, seen } => {
                 self.activity += 1;
@@ -112,7 +132,11 @@ impl Referee {
                 self.reached.events.insert(reason);
                 Ok(())
             }
-            Happening::Failed(_) | Happening::Note(_) => Ok(()),
+            Happening::Failed(_) => {
+                self.activity += 1;
+                Ok(())
+            }
+            Happening::Note(_) => Ok(()),
         }
     }
 }

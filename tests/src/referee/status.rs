@@ -29,7 +29,9 @@ impl Referee {
         };
         rule!(run.phase == view.phase, "the view says {} and the record {}", view.phase, run.phase);
         conditions(view)?;
-        bounds(record, run)?;
+        if before.run.as_ref().is_none_or(|old| old.batches != run.batches) {
+            bounds(record, run)?;
+        }
         self.position(before.run.as_ref(), run)?;
         suspended(before.run.as_ref(), run, seen)?;
         for wait in &view.blocked {
@@ -39,6 +41,7 @@ impl Referee {
         for check in &view.checks {
             self.reached.checks.insert((check.name, check.outcome));
         }
+        self.know_stamps(run, seen);
         let old = before.run.as_ref().filter(|old| old.counter == run.counter).map(|old| old.phase);
         if run.phase == Phase::Succeeded && old != Some(Phase::Succeeded) {
             nothing_on(world, record, run, &run.source, seen)?;
@@ -49,6 +52,16 @@ impl Referee {
         }
         self.last = Some((seen.intent.uid.clone(), Arc::clone(record), Arc::clone(view)));
         Ok(())
+    }
+
+    /// Remembers the stamps of the open batch that this status rests on as being in place.
+    fn know_stamps(&mut self, run: &Run, seen: &Seen) {
+        for entry in run.batch.iter().flat_map(|batch| &batch.entries) {
+            let workload = seen.snapshot.workloads.get(&entry.workload).filter(|it| it.uid == entry.uid);
+            if let Some(stamp) = workload.and_then(|workload| workload.template.restart.clone()) {
+                self.known.insert((entry.uid.clone(), stamp));
+            }
+        }
     }
 
     /// I11: the position goes only the ways of the table, waves go up, and in rollback down.

@@ -76,14 +76,50 @@ impl Referee {
         rule!(entry.is_some(), "I3: {name} is restarted and not in the stored batch");
         rule!(answers(seen, destination), "I1: {name} is restarted while {destination} does not answer");
         would_become(effect, seen, destination)?;
-        has_settled(effect, seen)?;
+        self.has_settled(effect, seen)?;
         rule!(has_stale_pod(effect, seen, destination), "I8: {name} is restarted without a stale pod");
         if changed {
             let count = self.restarts.entry((effect.uid.clone(), effect.stamp.clone())).or_insert(0);
             *count += 1;
-            rule!(*count <= 1, "I8: {name} is restarted twice for {}", effect.stamp);
+            let known = self.known.contains(&(effect.uid.clone(), effect.stamp.clone()));
+            rule!(*count <= 1 || !known, "I8: {name} is restarted twice for {}", effect.stamp);
             self.count_rolling(world, effect, seen)?;
         }
+        Ok(())
+    }
+
+    /// Remembers which labels a decision saw taken away after the operator had set them in this direction.
+    pub(super) fn remember_reverts(&mut self, seen: &Seen) {
+        let (Some(run), Some((_, _, destination))) = (&seen.record.run, revisions(seen)) else {
+            return;
+        };
+        for name in planned(&seen.record) {
+            let Some(namespace) = seen.snapshot.namespaces.get(name) else {
+                continue;
+            };
+            let stamp = namespace.relabelled_by.as_deref().and_then(|stamp| stamp.rsplit_once('.'));
+            let ours = run.stamp(&seen.intent.uid, 1);
+            let written = stamp.is_some() && stamp.map(|it| it.0) == ours.rsplit_once('.').map(|it| it.0);
+            let label = namespace.labels.get(labels::REVISION).map(String::as_str);
+            if written && label != Some(destination.as_str()) {
+                self.reverted.insert(name.clone(), seen.at);
+            }
+        }
+    }
+
+    /// The label has been there for the settle time since the operator set it, and since a decision last saw it away. A
+    /// change that no decision saw is not held against anybody.
+    fn has_settled(&self, effect: &Restart, seen: &Seen) -> Result<(), Violation> {
+        let name = &effect.workload.namespace;
+        let settle = SignedDuration::from_secs(i64::from(seen.intent.settle_seconds));
+        let set = seen.labelled.get(name).filter(|labelled| labelled.by_operator).map(|labelled| labelled.since);
+        let since = set.max(self.reverted.get(name).copied());
+        rule!(
+            since.is_none_or(|since| since + settle <= seen.at),
+            "I1: {} is restarted {} s after the label of its namespace was set or seen away",
+            effect.workload,
+            since.map_or(0, |since| seen.at.duration_since(since).as_secs())
+        );
         Ok(())
     }
 
@@ -150,21 +186,6 @@ fn would_become(effect: &Restart, seen: &Seen, destination: &Revision) -> Result
     rule!(
         outcome == Outcome::Injected(destination.clone()),
         "I1: {name} is restarted, and its pods would become {outcome:?} instead of {destination}"
-    );
-    Ok(())
-}
-
-/// The label has been there for the settle time. A change that fell between two views is not held against anybody.
-fn has_settled(effect: &Restart, seen: &Seen) -> Result<(), Violation> {
-    let Some(labelled) = seen.labelled.get(&effect.workload.namespace) else {
-        return Ok(());
-    };
-    let until = labelled.since + SignedDuration::from_secs(i64::from(seen.intent.settle_seconds));
-    rule!(
-        until <= seen.at || (seen.stale && !labelled.by_operator),
-        "I1: {} is restarted {} s after the label of its namespace changed",
-        effect.workload,
-        seen.at.duration_since(labelled.since).as_secs()
     );
     Ok(())
 }

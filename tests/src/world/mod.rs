@@ -144,6 +144,23 @@ impl World {
         self.now += SignedDuration::from_secs(seconds);
     }
 
+    /// What matters at the end of a run: phase, labels, and which revisions run, without names, times and attempts.
+    pub fn essence(&self) -> Vec<String> {
+        let phase = format!("phase {}", self.upgrade.view.phase);
+        let namespaces = self.namespaces.values().map(|namespace| {
+            let keys = [meshupgrade_core::labels::REVISION, meshupgrade_core::labels::INJECTION];
+            let labels: Vec<_> = keys.iter().map(|key| namespace.labels.get(*key)).collect();
+            format!("{} {labels:?} {:?}", namespace.name, namespace.previous)
+        });
+        let apps = self.apps.keys().map(|app| {
+            let pods = self.pods_of(app);
+            let mut pods: Vec<_> = pods.iter().map(|(_, pod)| (pod.revision(), pod.available())).collect();
+            pods.sort();
+            format!("{app} {pods:?}")
+        });
+        std::iter::once(phase).chain(namespaces).chain(apps).collect()
+    }
+
     /// Adds a line for people to the history.
     pub fn note(&mut self, text: impl Into<String>) {
         self.history.push(Happening::Note(text.into()));

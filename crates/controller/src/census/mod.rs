@@ -13,6 +13,7 @@ use meshupgrade_core::census::Census;
 use meshupgrade_core::ids::{NamespaceName, Uid};
 
 use crate::context::Context;
+use crate::watch::Poke;
 
 /// The looks, by MeshUpgrade.
 #[derive(Clone, Debug, Default)]
@@ -79,14 +80,14 @@ impl Censuses {
         state.running = true;
         state.began = Some(now);
         drop(states);
-        let (clients, metrics, poke) =
-            (context.clients.clone(), context.metrics.clone(), context.poke.clone());
-        let (censuses, upgrade, namespace) = (self.clone(), upgrade.clone(), istio_namespace.clone());
+        let (clients, metrics, namespace) =
+            (context.clients.clone(), context.metrics.clone(), istio_namespace.clone());
+        let (censuses, upgrade, poke) = (self.clone(), upgrade.clone(), context.poke.clone());
+        let look = Look { censuses, upgrade, poke, result: None };
         tokio::spawn(async move {
             let census = collect::take(&clients, &namespace).await;
             metrics.census_ended(census.unreadable.is_empty(), now.elapsed());
-            censuses.finish(&upgrade, census);
-            poke.poke();
+            look.end(census);
         });
         None
     }
@@ -97,11 +98,33 @@ impl Censuses {
     }
 
     /// A MeshUpgrade that was deleted in the meantime stays forgotten.
-    fn finish(&self, upgrade: &Uid, census: Census) {
+    fn finish(&self, upgrade: &Uid, census: Option<Census>) {
         if let Some(state) = self.lock().get_mut(upgrade) {
             state.running = false;
-            state.last = Some(Arc::new(census));
+            state.last = census.map(Arc::new).or(state.last.take());
         }
+    }
+}
+
+/// A look in progress. It ends in any case, also when its task breaks down: another one must be possible.
+#[derive(Debug)]
+struct Look {
+    censuses: Censuses,
+    upgrade: Uid,
+    poke: Poke,
+    result: Option<Census>,
+}
+
+impl Look {
+    fn end(mut self, census: Census) {
+        self.result = Some(census);
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        self.censuses.finish(&self.upgrade, self.result.take());
+        self.poke.poke();
     }
 }
 
@@ -134,7 +157,7 @@ mod tests {
     #[test]
     fn a_census_of_a_forgotten_mesh_upgrade_is_dropped() {
         let censuses = Censuses::default();
-        censuses.finish(&"u".into(), Census::default());
+        censuses.finish(&"u".into(), Some(Census::default()));
         assert!(censuses.last(&"u".into()).is_none());
     }
 }

@@ -49,11 +49,13 @@ pub enum Move {
 }
 
 /// Why leadership was lost.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Loss {
     /// Another process holds the lease.
+    #[error("{0} holds the lease")]
     TakenBy(String),
     /// It could not be renewed in time.
+    #[error("the lease could not be renewed in time")]
     NotRenewed,
 }
 

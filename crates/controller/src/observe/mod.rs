@@ -27,9 +27,9 @@ pub trait Observed:
     Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static
 {
     /// Which object it is.
-    type Key: Ord + Clone + Send + Sync + 'static;
+    type Key: Ord + Clone + Debug + Send + Sync + 'static;
     /// What is kept.
-    type Value: PartialEq + Send + Sync + 'static;
+    type Value: PartialEq + Debug + Send + Sync + 'static;
 
     /// Which object this is.
     fn key(&self) -> Self::Key;
@@ -59,17 +59,22 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// The watches whose initial list is not in yet.
+    /// For each kind: whether its first list is in, and how many objects are kept.
+    pub fn kinds(&self) -> [(&'static str, bool, usize); 6] {
+        [
+            ("namespaces", self.namespaces.is_synced(), self.namespaces.len()),
+            ("deployments", self.deployments.is_synced(), self.deployments.len()),
+            ("statefulsets", self.stateful_sets.is_synced(), self.stateful_sets.len()),
+            ("daemonsets", self.daemon_sets.is_synced(), self.daemon_sets.len()),
+            ("mutatingwebhookconfigurations", self.webhooks.is_synced(), self.webhooks.len()),
+            ("poddisruptionbudgets", self.budgets.is_synced(), self.budgets.len()),
+        ]
+    }
+
+    /// The kinds whose first list is not in yet.
     pub fn unsynced(&self) -> Vec<&'static str> {
-        let all = [
-            ("namespaces", self.namespaces.is_synced()),
-            ("deployments", self.deployments.is_synced()),
-            ("statefulsets", self.stateful_sets.is_synced()),
-            ("daemonsets", self.daemon_sets.is_synced()),
-            ("mutatingwebhookconfigurations", self.webhooks.is_synced()),
-            ("poddisruptionbudgets", self.budgets.is_synced()),
-        ];
-        all.into_iter().filter(|(_name, synced)| !synced).map(|(name, _)| name).collect()
+        let kinds = self.kinds().into_iter();
+        kinds.filter(|(_kind, synced, _count)| !synced).map(|(kind, ..)| kind).collect()
     }
 
     /// The workloads of the three kinds.
@@ -136,7 +141,75 @@ impl Stores {
             census: None,
             other_upgrades: Vec::new(),
             applied: BTreeMap::new(),
+            refused: BTreeMap::new(),
             operator: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::store::Entry;
+
+    fn keep<S: Observed>(store: &StoreOf<S>, value: Value) {
+        let object: S = serde_json::from_value(value).unwrap();
+        let key = object.key();
+        store.upsert(key, Entry::new(Some("1"), object.observe().unwrap()));
+    }
+
+    fn istiod(namespace: &str, revision: &str) -> Value {
+        json!({
+            "metadata": {
+                "name": format!("istiod-{revision}"), "namespace": namespace,
+                "labels": {"app": "istiod", "istio.io/rev": revision},
+            },
+            "spec": {"replicas": 2}, "status": {"readyReplicas": 2},
+        })
+    }
+
+    #[test]
+    fn control_planes_are_put_together_from_their_own_namespace_only() {
+        let stores = Stores::default();
+        keep::<workload::RawDeployment>(&stores.deployments, istiod("istio-system", "a"));
+        keep::<workload::RawDeployment>(&stores.deployments, istiod("istio-other", "a-copy"));
+        keep::<workload::RawDeployment>(&stores.deployments, istiod("zzz", "last"));
+        let web = json!({"metadata": {"name": "web", "namespace": "istio-system"}});
+        keep::<workload::RawDeployment>(&stores.deployments, web);
+        let maps =
+            [Arc::new(ConfigMapSeen::Injector("a".into())), Arc::new(ConfigMapSeen::Injector("b".into()))];
+        let snapshot = stores.snapshot(&"istio-system".into(), &maps);
+        let revisions: Vec<&str> = snapshot.control_planes.keys().map(Revision::as_str).collect();
+        assert_eq!(revisions, ["a", "b"]);
+        let a = snapshot.control_planes.get(&Revision::from("a")).unwrap();
+        assert_eq!(a.istiod.as_ref().map(|istiod| istiod.ready), Some(2));
+        assert!(a.injector_config && a.mesh_config.is_none());
+        assert_eq!(snapshot.control_planes.get(&Revision::from("b")).unwrap().istiod, None);
+    }
+
+    #[test]
+    fn the_three_kinds_of_workloads_are_one_list() {
+        let stores = Stores::default();
+        let object = |name: &str| json!({"metadata": {"name": name, "namespace": "shop"}});
+        keep::<workload::RawDeployment>(&stores.deployments, object("web"));
+        keep::<workload::RawStatefulSet>(&stores.stateful_sets, object("web"));
+        keep::<workload::RawDaemonSet>(&stores.daemon_sets, object("web"));
+        let budget = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": {"minAvailable": 1}});
+        keep::<budget::RawBudget>(&stores.budgets, budget);
+        let snapshot = stores.snapshot(&"istio-system".into(), &[]);
+        assert_eq!(snapshot.workloads.len(), 3);
+        assert!(snapshot.workloads.iter().all(|(reference, workload)| *reference == workload.reference));
+        assert_eq!(snapshot.budgets.get(&NamespaceName::from("shop")).map(Vec::len), Some(1));
+        assert!(snapshot.control_planes.is_empty() && snapshot.pods.is_empty());
+    }
+
+    #[test]
+    fn kinds_are_unsynced_until_their_list_is_in() {
+        let stores = Stores::default();
+        assert_eq!(stores.unsynced().len(), 6);
+        stores.namespaces.replace(BTreeMap::new());
+        assert!(!stores.unsynced().contains(&"namespaces"));
     }
 }

@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::Api;
 use meshupgrade_core::ids::NamespaceName;
-use tokio::task::AbortHandle;
 
 use super::Poke;
+use super::on_demand::OnDemand;
 use crate::client::Clients;
 use crate::health::Health;
-use crate::observe::StoreOf;
 use crate::observe::config_map::{ConfigMapSeen, RawConfigMap};
 
 /// The watches of ConfigMaps by namespace.
@@ -19,19 +18,7 @@ pub struct ConfigMapWatches {
     clients: Clients,
     poke: Poke,
     health: Health,
-    running: Mutex<BTreeMap<NamespaceName, Watch>>,
-}
-
-#[derive(Debug)]
-struct Watch {
-    store: Arc<StoreOf<RawConfigMap>>,
-    task: AbortHandle,
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    running: Mutex<BTreeMap<NamespaceName, OnDemand<RawConfigMap>>>,
 }
 
 impl ConfigMapWatches {
@@ -43,8 +30,9 @@ impl ConfigMapWatches {
     /// The ConfigMaps of a namespace that matter; `None` until they are known. Begins to watch when asked first.
     pub fn get(&self, namespace: &NamespaceName) -> Option<Vec<Arc<ConfigMapSeen>>> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|_, watch| !watch.is_broken());
         let watch = running.entry(namespace.clone()).or_insert_with(|| self.start(namespace));
-        watch.store.is_synced().then(|| watch.store.all().into_values().collect())
+        Some(watch.known()?.all().into_values().collect())
     }
 
     /// Ends the watches of namespaces that nobody names any more.
@@ -53,10 +41,8 @@ impl ConfigMapWatches {
         running.retain(|namespace, _| named.contains(namespace));
     }
 
-    fn start(&self, namespace: &NamespaceName) -> Watch {
-        let store = Arc::new(StoreOf::<RawConfigMap>::default());
+    fn start(&self, namespace: &NamespaceName) -> OnDemand<RawConfigMap> {
         let api: Api<RawConfigMap> = Api::namespaced(self.clients.watches(), namespace.as_str());
-        let watch = super::run(api, Arc::clone(&store), |_| true, self.poke.clone(), self.health.clone());
-        Watch { store, task: tokio::spawn(watch).abort_handle() }
+        OnDemand::start(api, |_| true, self.poke.clone(), self.health.clone())
     }
 }

@@ -4,10 +4,11 @@
 //! share anything.
 
 pub mod config_maps;
+mod intake;
+pub mod on_demand;
 pub mod pods;
 pub mod upgrades;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,10 +20,11 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::intake::Intake;
 use crate::backoff::delay;
+use crate::client::CallError;
 use crate::health::Health;
 use crate::observe::{Observed, StoreOf};
-use crate::store::Entry;
 
 /// How long one watch lasts. Load balancers drop idle connections after 240 s without a word; kube's default of 290 s
 /// would leave us blind until it notices.
@@ -68,48 +70,17 @@ pub fn config() -> watcher::Config {
 pub async fn run<S: Observed>(
     api: Api<S>,
     store: Arc<StoreOf<S>>,
-    keep: impl Fn(&S::Key) -> bool + Send,
+    keep: impl Fn(&S::Key) -> bool + Send + Sync,
     poke: Poke,
     health: Health,
 ) {
-    let mut listed: BTreeMap<S::Key, Entry<S::Value>> = BTreeMap::new();
+    let mut intake = Intake::new(store, keep);
     each_event(api, health, |event: Event<S>| {
-        let changed = match event {
-            Event::Init => {
-                listed.clear();
-                false
-            }
-            Event::InitApply(object) => {
-                if let Some((key, entry)) = convert(object, &keep) {
-                    listed.insert(key, entry);
-                }
-                false
-            }
-            Event::InitDone => store.replace(std::mem::take(&mut listed)),
-            Event::Apply(object) => {
-                let (key, version) = (object.key(), object.meta().resource_version.clone());
-                match convert(object, &keep) {
-                    Some((key, entry)) => store.upsert(key, entry),
-                    None => store.remove(&key, version.as_deref()),
-                }
-            }
-            Event::Delete(object) => store.remove(&object.key(), object.meta().resource_version.as_deref()),
-        };
-        if changed {
+        if intake.take(event) {
             poke.poke();
         }
     })
     .await;
-}
-
-fn convert<S: Observed>(object: S, keep: impl Fn(&S::Key) -> bool) -> Option<(S::Key, Entry<S::Value>)> {
-    let key = object.key();
-    if !keep(&key) {
-        return None;
-    }
-    let version = object.meta().resource_version.clone();
-    let value = object.observe()?;
-    Some((key, Entry::new(version.as_deref(), value)))
 }
 
 /// Gives every event of a watch to `take`, for ever, through errors and silence.
@@ -139,7 +110,8 @@ where
                     take(event);
                 }
                 Ok(Some(Err(error))) => {
-                    health.failed(&path, &error.to_string());
+                    let error = describe(error);
+                    health.failed(&path, &error);
                     let wait = failures.fail();
                     report(&path, &error, failures.count);
                     tokio::time::sleep(wait).await;
@@ -172,12 +144,23 @@ impl Streak {
     }
 }
 
+/// What went wrong, in fewer words than the errors have themselves.
+fn describe(error: watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => CallError::from(error).to_string(),
+        watcher::Error::WatchError(status) => CallError::from(kube::Error::Api(status)).to_string(),
+        error @ watcher::Error::NoResourceVersion => error.to_string(),
+    }
+}
+
 /// The first failure is usually an old resource version or an API server that starts anew.
-fn report(path: &str, error: &watcher::Error, failures: u32) {
+fn report(path: &str, error: &str, failures: u32) {
     if failures == 1 {
-        tracing::debug!(path, %error, "watch failed");
+        tracing::debug!(path, error, "watch failed");
     } else {
-        tracing::warn!(path, %error, failures, "watch fails");
+        tracing::warn!(path, error, failures, "watch fails");
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kube::Api;
 use meshupgrade_core::ids::{NamespaceName, Uid};
 use meshupgrade_core::observed::Pod;
-use tokio::task::AbortHandle;
 
 use super::Poke;
+use super::on_demand::OnDemand;
 use crate::client::Clients;
 use crate::health::Health;
 use crate::observe::StoreOf;
@@ -38,8 +38,7 @@ struct State {
 #[derive(Debug)]
 struct Watch {
     cover: Cover,
-    store: Arc<StoreOf<RawPod>>,
-    task: AbortHandle,
+    pods: OnDemand<RawPod>,
 }
 
 /// What a watch covers.
@@ -49,12 +48,6 @@ enum Cover {
     One(NamespaceName),
     /// All namespaces are read, pods of these are kept.
     Cluster(Arc<BTreeSet<NamespaceName>>),
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 impl Cover {
@@ -114,18 +107,19 @@ impl PodWatches {
     /// The pods of those of these namespaces that are in sync. One that is missing is unknown, not empty.
     pub fn get(&self, namespaces: &BTreeSet<NamespaceName>) -> BTreeMap<NamespaceName, Vec<Arc<Pod>>> {
         let mut state = self.lock();
-        retire(&mut state);
+        self.adjust(&mut state);
         let mut pods = BTreeMap::new();
         for namespace in namespaces {
-            let synced = |watch: &&Watch| watch.cover.contains(namespace) && watch.store.is_synced();
-            if let Some(watch) = state.watches.iter().find(synced) {
-                pods.insert(namespace.clone(), in_namespace(&watch.store, namespace));
+            let mut watches = state.watches.iter().filter(|watch| watch.cover.contains(namespace));
+            if let Some(store) = watches.find_map(|watch| watch.pods.known()) {
+                pods.insert(namespace.clone(), in_namespace(store, namespace));
             }
         }
         pods
     }
 
     fn adjust(&self, state: &mut State) {
+        state.watches.retain(|watch| !watch.pods.is_broken());
         let union: BTreeSet<NamespaceName> = state.wanted.values().flatten().cloned().collect();
         let running: Vec<Cover> = state.watches.iter().map(|watch| watch.cover.clone()).collect();
         for cover in wanted_covers(&union, &running) {
@@ -138,15 +132,13 @@ impl PodWatches {
     }
 
     fn start(&self, cover: Cover) -> Watch {
-        let store = Arc::new(StoreOf::<RawPod>::default());
         let api: Api<RawPod> = match &cover {
             Cover::One(namespace) => Api::namespaced(self.clients.watches(), namespace.as_str()),
             Cover::Cluster(_) => Api::all(self.clients.watches()),
         };
         let kept = cover.clone();
         let keep = move |key: &(NamespaceName, String)| kept.contains(&key.0);
-        let watch = super::run(api, Arc::clone(&store), keep, self.poke.clone(), self.health.clone());
-        Watch { cover, store, task: tokio::spawn(watch).abort_handle() }
+        Watch { pods: OnDemand::start(api, keep, self.poke.clone(), self.health.clone()), cover }
     }
 }
 
@@ -156,7 +148,8 @@ fn retire(state: &mut State) {
     let union: BTreeSet<NamespaceName> = state.wanted.values().flatten().cloned().collect();
     let running: Vec<Cover> = state.watches.iter().map(|watch| watch.cover.clone()).collect();
     let wanted = wanted_covers(&union, &running);
-    let syncing = state.watches.iter().any(|watch| wanted.contains(&watch.cover) && !watch.store.is_synced());
+    let syncing =
+        state.watches.iter().any(|watch| wanted.contains(&watch.cover) && watch.pods.known().is_none());
     state.watches.retain(|watch| {
         let useful = syncing && union.iter().any(|namespace| watch.cover.contains(namespace));
         wanted.contains(&watch.cover) || useful

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::decision::About;
 use crate::effect::{Effect, Restart};
 use crate::ids::WorkloadRef;
 use crate::intent::OnFailure;
@@ -242,6 +243,7 @@ fn terminating(pass: &mut Pass<'_>, workload: &WorkloadRef, pod: &str, pods: &Po
 fn restart(pass: &mut Pass<'_>, workload: &Workload) {
     let stamp = pass.run.restart_stamp(&pass.intent.uid, &workload.reference);
     let because = format!("it has pods that are not on {}", pass.run.destination());
+    pass.note_refusal(About::Workload(workload.reference.clone()), &stamp);
     pass.effect(Effect::Restart(Restart {
         workload: workload.reference.clone(),
         uid: workload.uid.clone(),
@@ -359,7 +361,9 @@ fn not_a_candidate(pass: &mut Pass<'_>, workload: &Workload, state: &State, pods
 }
 
 fn time_out(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, entry: &mut BatchEntry, state: &State) {
-    if front.held || pass.run.held_since.is_some() {
+    let stamp = pass.run.restart_stamp(&pass.intent.uid, &entry.workload);
+    let refused = pass.snapshot.refused.contains_key(&(About::Workload(entry.workload.clone()), stamp));
+    if front.held || pass.run.held_since.is_some() || refused {
         return;
     }
     let deadline = after(entry.since, pass.intent.restart.timeout_seconds);

@@ -108,6 +108,16 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// Notes a write that was refused a moment ago. It is asked for all the same: the shell spaces the attempts.
+    pub fn note_refusal(&mut self, about: About, stamp: &str) -> bool {
+        let Some(answer) = self.snapshot.refused.get(&(about.clone(), stamp.to_owned())) else {
+            return false;
+        };
+        let because = format!("the write was refused: {answer}; it is tried again until it is allowed");
+        self.wait(WaitReason::WriteRefused, Some(about), because);
+        true
+    }
+
     /// Notes an event.
     pub fn event(
         &mut self,

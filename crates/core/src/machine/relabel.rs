@@ -3,6 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::decision::About;
 use crate::effect::{Effect, PreviousEdit, Relabel};
 use crate::ids::{NamespaceName, Revision};
 use crate::injection::relabelled;
@@ -39,7 +40,9 @@ pub fn labels_in_place(pass: &mut Pass<'_>, last: u32, write: Option<u32>) -> bo
             Label::NotOurs => {}
             Label::Write(relabel) => {
                 in_place = false;
-                announce(pass, &relabel);
+                if !pass.note_refusal(About::Namespace(relabel.namespace.clone()), &relabel.stamp) {
+                    announce(pass, &relabel);
+                }
                 pass.effect(Effect::Relabel(*relabel));
             }
             Label::Reverted => {

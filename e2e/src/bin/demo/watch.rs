@@ -1,0 +1,185 @@
+//! Follows one run to its end and shows it; where the run waits for a person, plays the person.
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use kube::Api;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use meshupgrade_api::status::Blocked;
+use meshupgrade_api::{MeshUpgrade, MeshUpgradeStatus};
+use meshupgrade_e2e::operator::Operator;
+use meshupgrade_testbed::Cluster;
+
+use crate::clocks::RunClocks;
+use crate::journal::Journal;
+use crate::line::{Line, Style, wrapped};
+use crate::screen::Screen;
+use crate::view::{Frame, picture};
+
+/// No run of the demo is worth more.
+const DEADLINE: Duration = Duration::from_mins(6);
+/// How long a run may be stalled: nobody is there to help.
+const STALLED: Duration = Duration::from_secs(45);
+/// Between two pictures when nothing happens.
+const TICK: Duration = Duration::from_millis(200);
+/// For the eye: between the question and the answer of the person.
+const REFLECTION: Duration = Duration::from_secs(2);
+
+/// One run that is followed.
+#[derive(Debug)]
+pub struct Watch<'a> {
+    cluster: &'a Cluster,
+    screen: &'a mut Screen,
+    operator: &'a mut Operator,
+    name: &'a str,
+    begun: Instant,
+    status: MeshUpgradeStatus,
+    clocks: RunClocks,
+    journal: Journal,
+    stalled_since: Option<Instant>,
+    removed: bool,
+}
+
+impl<'a> Watch<'a> {
+    /// Of the MeshUpgrade that was applied just now.
+    pub fn new(
+        cluster: &'a Cluster,
+        screen: &'a mut Screen,
+        operator: &'a mut Operator,
+        name: &'a str,
+    ) -> Self {
+        Self {
+            cluster,
+            screen,
+            operator,
+            name,
+            begun: Instant::now(),
+            status: MeshUpgradeStatus::default(),
+            clocks: RunClocks::default(),
+            journal: Journal::default(),
+            stalled_since: None,
+            removed: false,
+        }
+    }
+
+    /// Follows until the run is over, in whichever way. Returns its last status and how long its parts took.
+    pub async fn follow(mut self) -> Result<(MeshUpgradeStatus, Vec<(String, Duration)>)> {
+        let upgrades: Api<MeshUpgrade> = Api::all(self.cluster.client());
+        let mut changes = pin!(watcher::watch_object(upgrades, self.name).default_backoff());
+        let mut tick = tokio::time::interval(TICK);
+        while !is_over(&self.status) {
+            tokio::select! {
+                change = changes.next() => {
+                    // An error is repeated with a backoff; what does not come back meets the deadline.
+                    if let Ok(Some(upgrade)) = change.context("the watch ended")? {
+                        self.see(upgrade.status.unwrap_or_default());
+                    }
+                }
+                _ = tick.tick() => {}
+            }
+            self.show()?;
+            self.check_health()?;
+            if let Some(row) = removal(&self.status).filter(|_| !self.removed) {
+                let row = row.clone();
+                self.remove(&row).await?;
+            }
+        }
+        self.screen.keep();
+        Ok((self.status, self.clocks.parts()))
+    }
+
+    fn see(&mut self, status: MeshUpgradeStatus) {
+        let now = Instant::now();
+        self.clocks.see(&status, now);
+        let stalled = status.condition("Stalled").is_some_and(|condition| condition.status == "True");
+        self.stalled_since = stalled.then(|| self.stalled_since.unwrap_or(now));
+        self.status = status;
+    }
+
+    fn show(&mut self) -> Result<()> {
+        let elapsed = self.begun.elapsed();
+        if !self.screen.is_live() {
+            let news = self.journal.note(&self.status, elapsed);
+            return self.screen.print(&news);
+        }
+        let frame = Frame {
+            name: self.name,
+            status: &self.status,
+            waves: &self.clocks.waves(Instant::now()),
+            elapsed,
+            now: Timestamp::now(),
+            width: self.screen.width(),
+        };
+        self.screen.live(&picture(&frame))
+    }
+
+    fn check_health(&mut self) -> Result<()> {
+        let last = || format!("{} {}: {}", self.status.phase, self.status.progress, self.status.message);
+        if !self.operator.is_running() {
+            bail!("the operator ended by itself");
+        }
+        if self.stalled_since.is_some_and(|since| since.elapsed() > STALLED) && !is_over(&self.status) {
+            bail!("the run is stalled: {}", last());
+        }
+        if self.begun.elapsed() > DEADLINE {
+            bail!("the run is not over after {} s: {}", DEADLINE.as_secs(), last());
+        }
+        Ok(())
+    }
+
+    /// What a person does whom the status asks to remove the old control plane.
+    async fn remove(&mut self, row: &Blocked) -> Result<()> {
+        let source = self.status.run.as_ref().map_or("", |run| run.source.as_str()).to_owned();
+        if self.screen.is_live() {
+            let question = wrapped(&format!("{}: {}", row.reason, row.message), self.screen.width());
+            self.screen.line(Line::empty())?;
+            self.screen
+                .print(&question.into_iter().map(|text| Line::of(Style::Alert, text)).collect::<Vec<_>>())?;
+        }
+        tokio::time::sleep(REFLECTION).await;
+        let command = command(&row.message).context("the status names no command for the removal")?;
+        self.screen.print(&[
+            Line::of(Style::Faint, "the demo plays the person who installed it:"),
+            Line::of(Style::Typed, format!("$ {command}")),
+        ])?;
+        let removal = self.cluster.remove_revision(&source);
+        self.screen.during("removing the old control plane", removal).await??;
+        self.removed = true;
+        Ok(())
+    }
+}
+
+fn is_over(status: &MeshUpgradeStatus) -> bool {
+    matches!(status.phase.as_str(), "Succeeded" | "RolledBack")
+}
+
+/// What asks for the removal of the old control plane, if something does.
+fn removal(status: &MeshUpgradeStatus) -> Option<&Blocked> {
+    let asks = |row: &&Blocked| matches!(row.reason.as_str(), "RemovalPending" | "ApprovalRequired");
+    status.blocked.iter().find(asks).filter(|_| status.phase == "Completing")
+}
+
+/// The command in the words of a status.
+fn command(message: &str) -> Option<&str> {
+    let begin = message.find("helm uninstall ")?;
+    let end = message[begin..].find([',', ';', '"']).map_or(message.len(), |length| begin + length);
+    Some(message[begin..end].trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn the_removal_is_found_with_its_command() {
+        let status = fixture::completing();
+        let row = removal(&status).unwrap();
+        assert_eq!(command(&row.message), Some("helm uninstall istiod-asm-1-27 -n istio-system"));
+        assert!(removal(&fixture::migrating()).is_none());
+        assert!(command("remove it").is_none());
+    }
+}

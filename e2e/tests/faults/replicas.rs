@@ -1,0 +1,101 @@
+//! Two replicas, none, and the object itself taken away.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+use meshupgrade_e2e::install::NAMESPACE;
+use meshupgrade_e2e::{OperatorSpec, SOURCE, Scenario, TARGET, Workload, scenario};
+use meshupgrade_testbed::wait_for;
+use serde_json::json;
+
+use crate::{begin, deployment, slow_mesh, spec, up_to_the_middle, wait_patched};
+
+async fn wait_leader(s: &Scenario, identity: &str) -> Result<()> {
+    let leases: Api<Lease> = Api::namespaced(s.client(), NAMESPACE);
+    wait_for(&format!("{identity} to lead"), Duration::from_secs(20), || async {
+        let all = leases.list(&ListParams::default()).await?;
+        let holders = all.items.into_iter().filter_map(|lease| lease.spec?.holder_identity);
+        Ok(holders.into_iter().any(|holder| holder == identity).then_some(()))
+    })
+    .await
+}
+
+async fn takeover(s: &mut Scenario) -> Result<()> {
+    let names = ["to-first", "to-second"];
+    let mesh = begin(s, names).await?;
+    s.start_operator_as(&OperatorSpec::named("operator-a"))?;
+    wait_leader(s, "operator-a").await?;
+    s.start_operator_as(&OperatorSpec::named("operator-b"))?;
+    s.upgrade("mesh", spec(&names)).await?;
+    wait_patched(s, &deployment(names[1], "slow"), 2).await?;
+    wait_leader(s, "operator-a").await?;
+    s.case.crashes = true;
+    s.operators()[0].kill()?;
+    wait_leader(s, "operator-b").await?;
+    s.wait_phase("mesh", "Succeeded").await?;
+    s.wait_mesh(&mesh, TARGET).await?;
+    s.judge(&["write-budget"]).await
+}
+
+#[test]
+fn of_two_replicas_the_other_takes_over() {
+    scenario("takeover", async |s: &mut Scenario| takeover(s).await);
+}
+
+async fn scaled_to_zero(s: &mut Scenario) -> Result<()> {
+    let names = ["sz-first", "sz-second"];
+    let mesh = up_to_the_middle(s, names).await?;
+    s.case.crashes = true;
+    s.stop_operators()?;
+    let mut follower = s.follow()?;
+    // What was begun ends by itself, and everything serves.
+    s.wait_mesh_on(&mesh, &[SOURCE, TARGET]).await?;
+    ensure!(follower.next_write(Duration::from_secs(3)).await?.is_none(), "somebody wrote without an operator");
+    s.wait_mesh_on(&mesh, &[SOURCE, TARGET]).await?;
+    ensure!(s.generation(&deployment(names[1], "waiting")).await? == 1);
+    s.start_operator()?;
+    s.wait_phase("mesh", "Succeeded").await?;
+    s.wait_mesh(&mesh, TARGET).await?;
+    s.judge(&["write-budget"]).await
+}
+
+#[test]
+fn scaled_to_zero_for_a_while() {
+    scenario("scaled_to_zero", async |s: &mut Scenario| scaled_to_zero(s).await);
+}
+
+async fn applied_again(s: &mut Scenario) -> Result<()> {
+    let names = ["aa-first", "aa-second"];
+    let mesh = up_to_the_middle(s, names).await?;
+    s.upgrades().delete("mesh", &DeleteParams::default()).await?;
+    // Whatever was begun comes to its end, and nothing new is begun.
+    s.wait_mesh_on(&mesh, &[SOURCE, TARGET]).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    ensure!(s.generation(&deployment(names[1], "waiting")).await? == 1, "nobody asked for it any more");
+    s.upgrade("mesh", spec(&names)).await?;
+    wait_patched(s, &deployment(names[1], "waiting"), 2).await?;
+    for workload in slow_mesh(names[0], names[1]).apps.iter().map(meshupgrade_e2e::App::workload) {
+        let generation = s.generation(&workload).await?;
+        ensure!(generation == 2, "{workload} has generation {generation}");
+    }
+    let status = s.status("mesh").await?;
+    ensure!(status.run.as_ref().is_some_and(|run| run.source.as_str() == SOURCE), "source: {:?}", status.run);
+    s.patch_upgrade("mesh", json!({"spec": {"rollback": {"requested": true}}})).await?;
+    s.wait_phase("mesh", "RolledBack").await?;
+    s.all_on(SOURCE, &names).await?;
+    for name in names {
+        ensure!(s.revision_label(name).await? == SOURCE);
+    }
+    for (resource, name) in [("deployments", "web"), ("statefulsets", "db")] {
+        ensure!(s.generation(&Workload::new(names[0], resource, name)).await? == 3, "{name} was not there and back");
+    }
+    s.judge(&["write-budget"]).await
+}
+
+#[test]
+fn deleted_and_applied_again() {
+    scenario("applied_again", async |s: &mut Scenario| applied_again(s).await);
+}
