@@ -12,7 +12,7 @@ use crate::rules::{TRANSITIONS, validations};
 /// Columns of `kubectl get`: title, type, path, and whether it shows with `-o wide` only.
 const COLUMNS: [(&str, &str, &str, bool); 10] = [
     ("From", "string", ".status.run.source", false),
-    ("To", "string", ".spec.targetRevision", false),
+    ("To", "string", ".status.run.target", false),
     ("Phase", "string", ".status.phase", false),
     ("Wave", "string", ".status.wave", false),
     ("Progress", "string", ".status.progress", false),

@@ -177,14 +177,15 @@ pub fn about_workload(workload: &WorkloadRef) -> Option<About> {
 }
 
 /// A finished run is followed by another when the target moves on or a new `runId` is given. After a rollback, a target
-/// that is one of the run's two revisions changes nothing.
+/// that is one of the run's two revisions changes nothing, and a target that is the source asks for nothing: a revert of
+/// the commit that set target and `runId` brings back both.
 fn wants_next_run(intent: &Intent, run: &Run) -> bool {
-    let target_moved = match run.phase {
-        Phase::Succeeded => intent.target != run.target,
-        Phase::RolledBack => intent.target != run.target && intent.target != run.source,
-        _ => return false,
-    };
-    target_moved || intent.run_id != run.run_id
+    let new_id = intent.run_id != run.run_id;
+    match run.phase {
+        Phase::Succeeded => intent.target != run.target || new_id,
+        Phase::RolledBack => intent.target != run.source && (intent.target != run.target || new_id),
+        _ => false,
+    }
 }
 
 fn new_run(intent: &Intent, counter: u32) -> Run {
