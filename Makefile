@@ -32,6 +32,10 @@ test: check ## the one test command: check, then everything on the real control 
 e2e: ## the scenarios on the real control plane, one control plane for each file of e2e/tests (logs stay in target/e2e)
 	cargo test --locked --package meshupgrade-e2e
 
+.PHONY: planted
+planted: tools ## show that the tests catch deliberate breaks of invariants and important rules
+	tests/planted/run.sh
+
 # The test control plane: a real API server with two real istiod revisions on this machine, without containers.
 TESTBED := cargo run --quiet --package meshupgrade-testbed --bin testbed --
 

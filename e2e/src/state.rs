@@ -39,7 +39,11 @@ impl Scenario {
                 });
                 let good = alike.filter(|pod| {
                     is_ready(pod)
-                        && (plain || pod.annotations().get("istio.io/rev").is_some_and(|rev| revisions.contains(&rev.as_str())))
+                        && (plain
+                            || pod
+                                .annotations()
+                                .get("istio.io/rev")
+                                .is_some_and(|rev| revisions.contains(&rev.as_str())))
                 });
                 let count = good.count();
                 ensure!(count == app.pods(), "{workload} has {count} of {} pods on {revision}", app.pods());

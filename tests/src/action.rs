@@ -7,7 +7,7 @@ use meshupgrade_core::census::{Reference, ReferenceKind};
 use meshupgrade_core::decision::View;
 use meshupgrade_core::ids::{NamespaceName, Revision, Uid, WorkloadRef};
 use meshupgrade_core::intent::{CompletionMode, OnFailure};
-use meshupgrade_core::observed::Strategy;
+use meshupgrade_core::observed::{OtherUpgrade, Strategy};
 use meshupgrade_core::record::Record;
 
 use crate::neighbours::{gitops, nodes, people, planes};
@@ -60,6 +60,12 @@ pub enum Action {
     Cure(WorkloadRef),
     /// Changes how many pods of an istiod are ready.
     Istiod(&'static str, u32),
+    /// Breaks or mends the webhook of a control plane.
+    Webhook(&'static str, bool),
+    /// Breaks or mends the injector's ConfigMap of a control plane.
+    Config(&'static str, bool),
+    /// Another MeshUpgrade is in the middle of its run, or is not any more.
+    OtherUpgrade(bool),
     /// Installs a control plane.
     Install(&'static str),
     /// Removes a control plane.
@@ -110,7 +116,10 @@ pub fn act(world: &mut World, action: Action) {
             world.version += 1;
         }
         Action::Istiod(revision, ready) => planes::set_ready(world, &Revision::from(revision), ready),
-        Action::Install(revision) => world.plane(revision, Plane { installed: true, ready: 2, ..Plane::default() }),
+        Action::Webhook(..) | Action::Config(..) | Action::OtherUpgrade(_) => on_surroundings(world, &action),
+        Action::Install(revision) => {
+            world.plane(revision, Plane { installed: true, ready: 2, ..Plane::default() })
+        }
         Action::Uninstall(revision) => world.plane(revision, Plane::default()),
         Action::Commit(name, revision) => gitops::commit(world, &name, revision),
         Action::Sync(name) => gitops::full_sync(world, &name),
@@ -138,6 +147,27 @@ fn reference(revision: &str) -> Reference {
         name: "headers".to_owned(),
         revision: Revision::from(revision),
     }
+}
+
+fn on_surroundings(world: &mut World, action: &Action) {
+    match action {
+        Action::Webhook(revision, there) => {
+            if let Some(plane) = world.planes.get_mut(&Revision::from(*revision)) {
+                plane.no_webhook = !there;
+            }
+        }
+        Action::Config(revision, there) => {
+            if let Some(plane) = world.planes.get_mut(&Revision::from(*revision)) {
+                plane.no_config = !there;
+            }
+        }
+        Action::OtherUpgrade(active) => {
+            world.others =
+                vec![OtherUpgrade { name: "other".to_owned(), active: *active, goes_first: false }];
+        }
+        _ => {}
+    }
+    world.touch(Kind::Planes);
 }
 
 fn on_request(world: &mut World, action: &Action) {
@@ -242,6 +272,9 @@ impl fmt::Display for Action {
             Self::Sicken(workload, revision) => write!(f, "breaks {workload} on {revision}"),
             Self::Cure(workload) => write!(f, "repairs {workload}"),
             Self::Istiod(revision, ready) => write!(f, "scales istiod {revision} to {ready}"),
+            Self::Webhook(revision, on) => write!(f, "sets the webhook of {revision} to {on}"),
+            Self::Config(revision, on) => write!(f, "sets the injector ConfigMap of {revision} to {on}"),
+            Self::OtherUpgrade(on) => write!(f, "sets the other MeshUpgrade to active={on}"),
             Self::Install(revision) => write!(f, "installs {revision}"),
             Self::Uninstall(revision) => write!(f, "removes the control plane {revision}"),
             Self::Commit(name, revision) => write!(f, "commits {revision} for namespace {name} to Git"),
@@ -258,6 +291,13 @@ impl fmt::Display for Action {
 /// What platform people do at random.
 pub fn usual_menu() -> Vec<Action> {
     let suspends = [Action::Suspend(true), Action::Suspend(false), Action::Suspend(false)];
-    let rest = [Action::Retry, Action::Retry, Action::Complete, Action::Refer(OLD), Action::Unrefer, Action::HealNodes];
+    let rest = [
+        Action::Retry,
+        Action::Retry,
+        Action::Complete,
+        Action::Refer(OLD),
+        Action::Unrefer,
+        Action::HealNodes,
+    ];
     suspends.into_iter().chain(rest).collect()
 }

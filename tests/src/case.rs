@@ -69,6 +69,9 @@ pub struct Tolerate {
     pub lost_sidecars: bool,
     /// Budgets are not met: pods are lost, or applications change in ways that their budgets do not allow.
     pub budgets: bool,
+    /// A workload is restarted once more: after a crash, a patch that its owner took back before a pod was made from it
+    /// looks like one that never came.
+    pub lost_answer: bool,
 }
 
 /// How a run may end.
@@ -110,7 +113,7 @@ pub const CASE: Case = Case {
     neighbours: &[],
     script: Vec::new,
     remover: true,
-    tolerate: Tolerate { lost_sidecars: false, budgets: false },
+    tolerate: Tolerate { lost_sidecars: false, budgets: false, lost_answer: false },
     ends: End::In(Phase::Succeeded),
     random_ends: &[],
     chaos: Chaos::USUAL,

@@ -17,12 +17,20 @@ pub enum Fault {
     UnknownApplied,
     /// No answer came, and the write had no effect.
     UnknownLost,
+    /// The API server or an admission policy forbids it.
+    Refuse,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::CrashBefore, Self::CrashAfter, Self::Conflict, Self::UnknownApplied, Self::UnknownLost];
+    pub const ALL: [Self; 6] = [
+        Self::CrashBefore,
+        Self::CrashAfter,
+        Self::Conflict,
+        Self::UnknownApplied,
+        Self::UnknownLost,
+        Self::Refuse,
+    ];
 
     /// Whether the write reaches the API server.
     pub fn takes_effect(self) -> bool {

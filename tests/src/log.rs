@@ -60,24 +60,24 @@ impl Writer {
         match happening {
             Happening::Relabelled { effect, .. } => {
                 let revision = effect.revision.as_ref().map_or("none", |revision| revision.as_str());
-                self.line(now, format!("relabel  {} to {revision}: {}", effect.namespace, effect.because));
+                self.line(now, &format!("relabel  {} to {revision}: {}", effect.namespace, effect.because));
             }
             Happening::Restarted { effect, changed, .. } => {
                 let again = if *changed { "" } else { " (nothing changes)" };
                 let stamp = effect.stamp.rsplit('.').take(2).collect::<Vec<_>>();
                 let stamp = stamp.into_iter().rev().collect::<Vec<_>>().join(".");
-                self.line(now, format!("restart  {} [{stamp}]{again}: {}", effect.workload, effect.because));
+                self.line(now, &format!("restart  {} [{stamp}]{again}: {}", effect.workload, effect.because));
             }
             Happening::Published { before, record, view, .. } => {
                 let old = before.run.as_ref().map(|run| run.phase).unwrap_or_default();
                 let new = record.run.as_ref().map(|run| run.phase).unwrap_or_default();
                 if old != new {
-                    self.line(now, format!("phase    {old} -> {new}"));
+                    self.line(now, &format!("phase    {old} -> {new}"));
                 }
                 self.waits(now, view);
             }
-            Happening::Failed(what) => self.line(now, format!("failed   {what}")),
-            Happening::Note(what) => self.line(now, format!("-------- {what}")),
+            Happening::Failed(what) => self.line(now, &format!("failed   {what}")),
+            Happening::Note(what) => self.line(now, &format!("-------- {what}")),
             Happening::Event(_) => {}
         }
     }
@@ -87,19 +87,18 @@ impl Writer {
         for wait in &view.blocked {
             let key = (wait.reason, wait.about.clone());
             if !self.waits.contains(&key) && !waits.contains(&key) {
-                self.line(now, format!("wait     {}: {}", wait.reason, wait.because));
+                self.line(now, &format!("wait     {}: {}", wait.reason, wait.because));
             }
             waits.insert(key);
         }
-        let ended: Vec<(WaitReason, Option<About>)> =
-            self.waits.difference(&waits).cloned().collect();
+        let ended: Vec<(WaitReason, Option<About>)> = self.waits.difference(&waits).cloned().collect();
         for (reason, about) in ended {
-            self.line(now, format!("go on    {reason}{}", of(about.as_ref())));
+            self.line(now, &format!("go on    {reason}{}", of(about.as_ref())));
         }
         self.waits = waits;
     }
 
-    fn line(&mut self, now: Timestamp, text: String) {
+    fn line(&mut self, now: Timestamp, text: &str) {
         let seconds = now.duration_since(epoch()).as_secs();
         self.lines.push(format!("+{:02}:{:02} {text}", seconds / 60, seconds % 60));
     }

@@ -1,26 +1,28 @@
 //! The operator: the shell's contract around the real [`decide`], in steps that others can come between.
 //!
-//! observe → decide → apply, one write at a time → publish. What it knows of the cluster may be some versions old; what it
-//! knows of its own object is what it read or wrote last.
+//! observe → decide → publish → apply, one write at a time. What it knows of the cluster may be some versions old, except
+//! for the answers to its own writes; what it knows of its own object is what it read or wrote last.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use jiff::{SignedDuration, Timestamp};
 use meshupgrade_core::census::Census;
 use meshupgrade_core::decide;
-use meshupgrade_core::decision::{Decision, Needs, Wake};
+use meshupgrade_core::decision::{About, Decision, Needs, Wake};
 use meshupgrade_core::effect::Effect;
-use meshupgrade_core::ids::{NamespaceName, WorkloadRef};
-use meshupgrade_core::observed::Snapshot;
+use meshupgrade_core::ids::{NamespaceName, Uid, WorkloadRef};
+use meshupgrade_core::observed::{Namespace, Snapshot, Workload};
 
 use crate::faults::{Fault, Faults};
 use crate::rng::Rng;
-use crate::world::api::Refusal;
 use crate::world::history::{Happening, Seen};
 use crate::world::views::{Kind, Versions, Views};
 use crate::world::{Upgrade, World};
+
+/// What a cache shows before it knows anything.
+static NOTHING: LazyLock<Views> = LazyLock::new(Views::default);
 
 /// How long the shell waits after a write that did not succeed.
 const RETRY: SignedDuration = SignedDuration::from_secs(1);
@@ -30,9 +32,15 @@ const RETRY: SignedDuration = SignedDuration::from_secs(1);
 pub struct Operator {
     /// The MeshUpgrade as read or written last; `None`: to be read.
     object: Option<Upgrade>,
+    /// The uid of the object that everything else is about.
+    known: Option<Uid>,
     /// The version that each cache shows.
     caches: BTreeMap<Kind, u64>,
     ledger: BTreeMap<(WorkloadRef, String), i64>,
+    /// Writes that were refused, with the answer.
+    refused: BTreeMap<(About, String), String>,
+    /// Answers to its own writes, which are newer than what the caches may show.
+    answers: Answers,
     needs: Needs,
     synced: BTreeSet<NamespaceName>,
     census: Option<Arc<Census>>,
@@ -50,10 +58,18 @@ pub struct Operator {
     pub deposed: bool,
 }
 
+/// Objects as the API server answered, with the version.
+#[derive(Clone, Debug, Default)]
+struct Answers {
+    namespaces: BTreeMap<NamespaceName, (u64, Arc<Namespace>)>,
+    workloads: BTreeMap<WorkloadRef, (u64, Arc<Workload>)>,
+}
+
 /// A decision that is being carried out.
 #[derive(Clone, Debug)]
 struct Work {
     decision: Decision,
+    published: bool,
     effects: VecDeque<Effect>,
     seen: Arc<Seen>,
 }
@@ -76,8 +92,11 @@ impl Default for Operator {
     fn default() -> Self {
         Self {
             object: None,
+            known: None,
             caches: BTreeMap::new(),
             ledger: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            answers: Answers::default(),
             needs: Needs::default(),
             synced: BTreeSet::new(),
             census: None,
@@ -93,6 +112,17 @@ impl Default for Operator {
 }
 
 impl Operator {
+    /// A process that takes over with caches that were warm before it led, and may lag.
+    pub fn warm(versions: &Versions, lag: usize, rng: &mut Rng) -> Self {
+        let mut operator = Self::default();
+        for kind in Kind::CACHED {
+            if let Some((version, _)) = versions.behind(rng.index(lag + 1), 0) {
+                operator.caches.insert(kind, *version);
+            }
+        }
+        operator
+    }
+
     /// Takes one step. Says whether it had anything to do.
     pub fn step(&mut self, around: &mut Around<'_>) -> bool {
         if self.work.is_some() {
@@ -131,19 +161,34 @@ impl Operator {
     /// Adds what it knows to the identity of a state.
     pub fn fingerprint(&self, world: &World, text: &mut String) {
         let wakes = self.wakes_at().map(|at| at.duration_since(world.now).as_secs().clamp(-1, 3));
-        let object = self.object.as_ref().map(|object| object.resource_version == world.upgrade.resource_version);
+        let object =
+            self.object.as_ref().map(|object| object.resource_version == world.upgrade.resource_version);
         let stale: Vec<_> = Kind::CACHED
             .into_iter()
-            .filter(|kind| self.caches.get(kind).copied().unwrap_or(0) < world.changed.get(kind).copied().unwrap_or(0))
+            .filter(|kind| {
+                self.caches.get(kind).copied().unwrap_or(0) < world.changed.get(kind).copied().unwrap_or(0)
+            })
             .collect();
         let census = self.census.as_ref().map(|census| (&census.proxies, self.needs.census_since.is_some()));
-        let _ = write!(text, "{wakes:?}{object:?}{stale:?}{census:?}{:?}{}{:?}", self.wake == Wake::Again, self.dirty, self.synced);
+        let _ = write!(
+            text,
+            "{wakes:?}{object:?}{stale:?}{census:?}{:?}{}{:?}",
+            self.wake == Wake::Again,
+            self.dirty,
+            self.synced
+        );
         for (workload, stamp) in self.ledger.keys() {
             let _ = write!(text, "{workload}{stamp}");
         }
         if let Some(work) = &self.work {
-            let effects: Vec<_> = work.effects.iter().map(meshupgrade_core::effect::Effect::because).collect();
-            let _ = write!(text, "{effects:?}{:?}{:?}", work.decision.record.run.as_ref().map(|run| (run.phase, run.step, run.wave)), work.decision.view.message);
+            let effects: Vec<_> =
+                work.effects.iter().map(meshupgrade_core::effect::Effect::because).collect();
+            let _ = write!(
+                text,
+                "{effects:?}{:?}{:?}",
+                work.decision.record.run.as_ref().map(|run| (run.phase, run.step, run.wave)),
+                work.decision.view.message
+            );
         }
     }
 
@@ -161,8 +206,7 @@ impl Operator {
     fn observe(&mut self, around: &mut Around<'_>) {
         let world = &*around.world;
         if self.object.as_ref().is_none_or(|object| self.is_outdated(object, world)) {
-            self.object = Some(world.upgrade.clone());
-            self.dirty = true;
+            self.read_object(world);
         }
         for kind in Kind::CACHED {
             let seen = self.caches.get(&kind).copied().unwrap_or(0);
@@ -179,6 +223,18 @@ impl Operator {
         }
         self.sync_pods(around.rng);
         self.count(around.world);
+    }
+
+    /// Reads the object. What is known belongs to one uid: another object begins from nothing.
+    fn read_object(&mut self, world: &World) {
+        let uid = |upgrade: &Upgrade| upgrade.intent.uid.clone();
+        if self.known.as_ref().is_some_and(|known| *known != uid(&world.upgrade)) {
+            let Self { caches, decisions, deposed, .. } = std::mem::take(self);
+            *self = Self { caches, decisions, deposed, ..Self::default() };
+        }
+        self.known = Some(uid(&world.upgrade));
+        self.object = Some(world.upgrade.clone());
+        self.dirty = true;
     }
 
     /// A deposed process does not hear of changes; any other reads a changed object again.
@@ -232,24 +288,31 @@ impl Operator {
         self.retry_at = None;
         self.wake = decision.wake;
         self.needs = decision.needs.clone();
-        self.work =
-            Some(Work { effects: decision.effects.iter().cloned().collect(), decision, seen: Arc::new(seen) });
+        self.work = Some(Work {
+            published: false,
+            effects: decision.effects.iter().cloned().collect(),
+            decision,
+            seen: Arc::new(seen),
+        });
     }
 
     fn view<'v>(&self, around: &Around<'v>, kind: Kind) -> &'v Views {
         let version = self.caches.get(&kind).copied().unwrap_or(0);
-        static NOTHING: std::sync::LazyLock<Views> = std::sync::LazyLock::new(Views::default);
         around.versions.behind(usize::MAX, version).map_or(&NOTHING, |(_, views)| views.as_ref())
     }
 
     fn snapshot(&self, around: &Around<'_>) -> Snapshot {
         let pods = &self.view(around, Kind::Pods).pods;
         let planes = self.view(around, Kind::Planes);
+        let mut namespaces = self.view(around, Kind::Namespaces).namespaces.as_ref().clone();
+        let mut workloads = self.view(around, Kind::Workloads).workloads.as_ref().clone();
+        overlay(&mut namespaces, &self.answers.namespaces, self.caches.get(&Kind::Namespaces));
+        overlay(&mut workloads, &self.answers.workloads, self.caches.get(&Kind::Workloads));
         Snapshot {
             webhooks: planes.webhooks.as_ref().clone(),
             control_planes: planes.planes.as_ref().clone(),
-            namespaces: self.view(around, Kind::Namespaces).namespaces.as_ref().clone(),
-            workloads: self.view(around, Kind::Workloads).workloads.as_ref().clone(),
+            namespaces,
+            workloads,
             pods: self
                 .synced
                 .iter()
@@ -257,29 +320,37 @@ impl Operator {
                 .collect(),
             budgets: self.view(around, Kind::Budgets).budgets.as_ref().clone(),
             census: self.census.clone(),
-            other_upgrades: Vec::new(),
+            other_upgrades: planes.others.as_ref().clone(),
             applied: self.ledger.clone(),
+            refused: self.refused.clone(),
             operator: None,
         }
     }
 
-    /// Does the next write of the decision: an effect, or at the end status.
+    /// Does the next write of the decision: first status, then the effects, which rest on it.
     fn write(&mut self, around: &mut Around<'_>) {
         let Some(mut work) = self.work.take() else {
             return;
         };
-        match work.effects.pop_front() {
-            Some(effect) => {
-                let seen = Arc::clone(&work.seen);
+        if !work.published {
+            work.published = true;
+            if self.publish(around, &work) {
                 self.work = Some(work);
-                self.apply(around, &effect, &seen);
             }
-            None => self.publish(around, &work),
+            return;
+        }
+        if let Some(effect) = work.effects.pop_front() {
+            let seen = Arc::clone(&work.seen);
+            self.work = Some(work);
+            self.apply(around, &effect, &seen);
         }
     }
 
     fn apply(&mut self, around: &mut Around<'_>, effect: &Effect, seen: &Arc<Seen>) {
         let fault = around.faults.next(around.rng);
+        if fault == Some(Fault::Refuse) {
+            self.refused.insert(identity(effect), "denied by policy".to_owned());
+        }
         if fault.is_some_and(|fault| !fault.takes_effect()) {
             self.fail(around.world, fault, effect.because());
             return;
@@ -290,14 +361,31 @@ impl Operator {
         };
         match (answer, fault) {
             (Ok(_), Some(_)) => self.fail(around.world, fault, effect.because()),
-            (Ok(generation), None) => {
-                if let Effect::Restart(restart) = effect {
-                    self.ledger.insert((restart.workload.clone(), restart.stamp.clone()), generation);
-                }
-            }
+            (Ok(generation), None) => self.take_answer(around.world, effect, generation),
             (Err(refusal), _) => {
                 self.retry_at = Some(around.world.now + RETRY);
                 around.world.history.push(Happening::Failed(format!("{refusal:?}: {}", effect.because())));
+            }
+        }
+    }
+
+    /// The API server confirmed a write: what it answered is known from now on, whatever the caches show.
+    fn take_answer(&mut self, world: &World, effect: &Effect, generation: i64) {
+        self.refused.remove(&identity(effect));
+        self.dirty = true;
+        match effect {
+            Effect::Relabel(relabel) => {
+                if let Some(namespace) = world.namespaces.get(&relabel.namespace) {
+                    let answer = (world.version, Arc::clone(namespace));
+                    self.answers.namespaces.insert(relabel.namespace.clone(), answer);
+                }
+            }
+            Effect::Restart(restart) => {
+                self.ledger.insert((restart.workload.clone(), restart.stamp.clone()), generation);
+                if let Some(app) = world.apps.get(&restart.workload) {
+                    let answer = (world.version, Arc::clone(&app.view));
+                    self.answers.workloads.insert(restart.workload.clone(), answer);
+                }
             }
         }
     }
@@ -312,39 +400,56 @@ impl Operator {
         if fault.kills() {
             let deposed = self.deposed;
             let boots_at = Some(world.now + RETRY);
-            *self = Self { deposed, boots_at, ..Self::default() };
+            *self = Self { boots_at, deposed, ..Self::default() };
         }
     }
 
-    fn publish(&mut self, around: &mut Around<'_>, work: &Work) {
+    /// Stores status if it changed. Says whether the effects may follow.
+    fn publish(&mut self, around: &mut Around<'_>, work: &Work) -> bool {
         let Some(object) = self.object.clone() else {
-            return;
+            return false;
         };
         let (record, view) = (&work.decision.record, &work.decision.view);
         if *object.record == *record && *object.view == *view {
-            return;
+            return true;
         }
         let fault = around.faults.next(around.rng);
         if fault.is_some_and(|fault| !fault.takes_effect()) {
             self.object = None;
             self.fail(around.world, fault, "status");
-            return;
+            return false;
         }
         let answer = around.world.publish(object.resource_version, record, view, &work.seen);
+        self.object = None;
         match (answer, fault) {
-            (Ok(()), None) => self.object = Some(around.world.upgrade.clone()),
-            (Ok(()), Some(_)) => {
-                self.object = None;
-                self.fail(around.world, fault, "status");
+            (Ok(()), None) => {
+                self.object = Some(around.world.upgrade.clone());
+                return true;
             }
-            (Err(refusal), _) => {
-                self.object = None;
-                self.lost(around.world, refusal);
-            }
+            (Ok(()), Some(_)) => self.fail(around.world, fault, "status"),
+            (Err(refusal), _) => around.world.history.push(Happening::Failed(format!("{refusal:?}: status"))),
         }
+        false
     }
+}
 
-    fn lost(&mut self, world: &mut World, refusal: Refusal) {
-        world.history.push(Happening::Failed(format!("{refusal:?}: status")));
+/// What tells one write from another.
+fn identity(effect: &Effect) -> (About, String) {
+    match effect {
+        Effect::Relabel(relabel) => (About::Namespace(relabel.namespace.clone()), relabel.stamp.clone()),
+        Effect::Restart(restart) => (About::Workload(restart.workload.clone()), restart.stamp.clone()),
+    }
+}
+
+/// Puts answers over what a cache shows, where they are newer.
+fn overlay<K: Ord + Clone, V>(
+    cached: &mut BTreeMap<K, Arc<V>>,
+    answers: &BTreeMap<K, (u64, Arc<V>)>,
+    version: Option<&u64>,
+) {
+    for (key, (newer, answer)) in answers {
+        if version.is_some_and(|version| version < newer) && cached.contains_key(key) {
+            cached.insert(key.clone(), Arc::clone(answer));
+        }
     }
 }

@@ -42,10 +42,10 @@ impl Reached {
         let phases = Phase::ALL.into_iter().filter(|phase| !self.phases.contains(phase));
         let waits = WaitReason::ALL.iter().filter(|reason| !self.waits.contains(reason));
         let effects = ["Relabel", "Restart"].into_iter().filter(|effect| !self.effects.contains(effect));
-        line(&mut text, "transitions", triggers.map(|trigger| format!("{trigger:?}")).collect());
-        line(&mut text, "phases", phases.map(|phase| phase.to_string()).collect());
-        line(&mut text, "wait reasons", waits.map(ToString::to_string).collect());
-        line(&mut text, "effects", effects.map(str::to_owned).collect());
+        line(&mut text, "transitions", triggers.map(|trigger| format!("{trigger:?}")));
+        line(&mut text, "phases", phases.map(|phase| phase.to_string()));
+        line(&mut text, "wait reasons", waits.map(ToString::to_string));
+        line(&mut text, "effects", effects.map(str::to_owned));
         text
     }
 
@@ -54,13 +54,14 @@ impl Reached {
         let mut text = String::new();
         let events = self.events.iter().map(|event| (*event).to_owned());
         let checks = self.checks.iter().map(|(name, outcome)| format!("{name}={outcome:?}"));
-        line(&mut text, "events seen", events.collect());
-        line(&mut text, "check results seen", checks.collect());
+        line(&mut text, "events seen", events);
+        line(&mut text, "check results seen", checks);
         text
     }
 }
 
-fn line(text: &mut String, what: &str, list: Vec<String>) {
+fn line(text: &mut String, what: &str, list: impl Iterator<Item = String>) {
+    let list: Vec<String> = list.collect();
     let list = if list.is_empty() { "none".to_owned() } else { list.join(", ") };
     let _ = writeln!(text, "{what:>20}: {list}");
 }

@@ -10,18 +10,12 @@ pub struct Rng {
 impl Rng {
     /// A generator for a run in random order.
     pub fn new(seed: u64) -> Self {
-        Self {
-            state: seed,
-            ordered: false,
-        }
+        Self { state: seed, ordered: false }
     }
 
     /// A generator that never chooses: everybody does all of their work, in the default order.
     pub fn ordered() -> Self {
-        Self {
-            state: 0,
-            ordered: true,
-        }
+        Self { state: 0, ordered: true }
     }
 
     /// Whether everything happens in the default order.

@@ -198,7 +198,10 @@ impl Run {
     /// The next beat of the script, if its moment has come.
     fn play(&mut self) -> bool {
         let asked = When::Waits(WaitReason::RemovalPending).has_come(&self.world, self.last_beat);
-        if self.case.remover && asked && self.world.planes.get(&Revision::from(OLD)).is_some_and(|it| it.installed) {
+        if self.case.remover
+            && asked
+            && self.world.planes.get(&Revision::from(OLD)).is_some_and(|it| it.installed)
+        {
             crate::action::act(&mut self.world, Action::Uninstall(OLD));
             return true;
         }
@@ -258,7 +261,7 @@ impl Run {
             old.deposed = true;
         }
         self.operators.retain(Operator::is_busy);
-        self.operators.insert(0, Operator::default());
+        self.operators.insert(0, Operator::warm(&self.versions, self.lag, &mut self.rng));
     }
 
     /// Whether the operator is in the middle of a decision.

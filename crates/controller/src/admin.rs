@@ -25,7 +25,7 @@ pub async fn serve(listener: TcpListener, context: Arc<Context>) -> std::io::Res
 
 async fn metrics(State(context): State<Arc<Context>>) -> Response {
     for (kind, _synced, count) in context.stores.kinds() {
-        context.metrics.set_watched(kind, count);
+        context.metrics.process.set_watched(kind, count);
     }
     match context.metrics.text() {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),

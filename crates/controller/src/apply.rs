@@ -109,7 +109,7 @@ async fn one(context: &Context, intent: &Intent, effect: &Effect) -> Applied {
         send(context, intent, effect).await
     };
     log(intent, effect, &outcome);
-    context.metrics.count_effect(kind(effect), outcome.name());
+    context.metrics.process.count_effect(kind(effect), outcome.name());
     match outcome {
         Outcome::Applied => {
             context.memory.accept(&intent.uid, &write);
@@ -134,7 +134,7 @@ async fn send(context: &Context, intent: &Intent, effect: &Effect) -> Outcome {
         Ok(()) => Outcome::Applied,
         Err(error) => {
             if matches!(error, CallError::Timeout(_)) {
-                context.metrics.count_timeout(kind(effect));
+                context.metrics.process.count_timeout(kind(effect));
             }
             error.into()
         }

@@ -120,7 +120,7 @@ impl Context {
             self.pods.want(&uid, &BTreeSet::new());
             self.censuses.forget(&uid);
             if alive.is_empty() || !cached.iter().any(|object| object.name_any() == gone.name) {
-                self.metrics.forget(&gone.name, &gone.record);
+                self.metrics.upgrades.forget(&gone.name, &gone.record);
             }
         }
         let named = self.all_upgrades();

@@ -21,8 +21,9 @@ use crate::reconcile::{Error, pass};
 use crate::watch;
 use crate::watch::upgrades::Guarded;
 
-/// How many MeshUpgrades may be worked on at once; never one of them twice.
-const CONCURRENCY: u16 = 4;
+/// One pass at a time: two MeshUpgrades that both decided to begin, each before it could see the other's record, would
+/// be two upgrades of one mesh. Passes are short, and nothing in them waits for a cluster.
+const CONCURRENCY: u16 = 1;
 /// How often it is looked whether the first lists are in.
 const SYNC_POLL: Duration = Duration::from_millis(50);
 /// When to look again although nothing seems to change.
@@ -58,7 +59,7 @@ pub async fn run(context: Arc<Context>) {
         tokio::time::sleep(SYNC_POLL).await;
     }
     tracing::info!("all first lists are in");
-    context.metrics.set_max_workers(CONCURRENCY);
+    context.metrics.process.set_max_workers(CONCURRENCY);
     context.poke.poke();
     // The trigger of the controller's own is never used: our watches share no backoff with anything.
     Controller::for_stream(futures::stream::pending(), context.upgrades.clone())
@@ -78,7 +79,7 @@ pub async fn run(context: Arc<Context>) {
 async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
     let _supervised = context.health.reconcile(&object.name_any());
     let began = Instant::now();
-    context.metrics.pass_began();
+    context.metrics.process.pass_began();
     let result = match &object.0 {
         Ok(cached) => pass(&context, cached).await.inspect(|_| {
             context.memory.succeed(&memory::uid(cached));
@@ -94,7 +95,7 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
         Ok(Some(_)) => Pass::RequeueAfter,
         Err(_) => Pass::Error,
     };
-    context.metrics.pass_ended(ended, began.elapsed());
+    context.metrics.process.pass_ended(ended, began.elapsed());
     result.map(|wait| Action::requeue(wait.unwrap_or(SAFETY).min(SAFETY)))
 }
 

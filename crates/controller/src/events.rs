@@ -117,7 +117,7 @@ impl Events {
                 };
                 let published = kube_event(&event);
                 if let Err(error) = within(timeout, recorder.publish(&published, &regarding)).await {
-                    counted.count_dropped_event(error.category());
+                    counted.process.count_dropped_event(error.category());
                     tracing::warn!(%error, reason = event.reason, "event not published");
                 }
             }
@@ -152,7 +152,7 @@ impl Events {
 
     fn send(&self, event: Event, regarding: ObjectReference) {
         if let Err(full) = self.queue.try_send(Published { event, regarding }) {
-            self.metrics.count_dropped_event("queue_full");
+            self.metrics.process.count_dropped_event("queue_full");
             tracing::warn!(error = %full, "event dropped");
         }
     }

@@ -155,7 +155,7 @@ async fn write(
             // It may have been written all the same.
             context.memory.doubt(&memory::uid(upgrade));
             if matches!(error, CallError::Timeout(_)) {
-                context.metrics.count_timeout("status");
+                context.metrics.process.count_timeout("status");
             }
             Err(error)
         }

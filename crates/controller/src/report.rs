@@ -13,12 +13,12 @@ use crate::memory;
 pub fn report(context: &Context, upgrade: &MeshUpgrade, before: &Record, decision: &Decision) {
     let (name, record) = (upgrade.name_any(), &decision.record);
     context.memory.set_record(&memory::uid(upgrade), record);
-    context.metrics.show(&name, before, record);
+    context.metrics.upgrades.show(&name, before, record);
     if let Some((from, to)) = moved(before, record) {
         tracing::info!(upgrade = name, from, to, now = decision.view.message, "phase");
     }
     if let Some(rollback) = turned(before, record) {
-        context.metrics.count_rollback(&format!("{:?}", rollback.cause));
+        context.metrics.upgrades.count_rollback(&format!("{:?}", rollback.cause));
         tracing::warn!(upgrade = name, cause = ?rollback.cause, because = rollback.message, "rollback");
     }
     context.events.publish(upgrade, decision.events.clone());

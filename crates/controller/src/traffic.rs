@@ -63,7 +63,7 @@ where
         Box::pin(async move {
             let answer = answer.await;
             let status = answer.as_ref().ok().map(Response::status);
-            metrics.count_request(&method, status);
+            metrics.process.count_request(&method, status);
             // A refusal (no such kind, no right) is progress as well: starting anew would not help.
             let useful = status.filter(|code| !code.is_server_error() && code.as_u16() != 429);
             if let (Some(code), Some(health), Some(path)) = (useful, health, path) {

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::conditions::{ConditionStatus, ConditionType};
 use crate::decision::{Decision, Event, Needs, Wake};
+use crate::gate;
 use crate::intent::Intent;
 use crate::invariant;
 use crate::machine::pass::Pass;
@@ -54,6 +55,14 @@ fn turn_back_if_asked(pass: &mut Pass<'_>) {
     if !pass.started() || pass.run.phase.is_over() || pass.run.rollback.is_some() {
         return;
     }
+    if pass.run.source == pass.run.target {
+        // Nothing was moved: there is nothing to take back.
+        return;
+    }
+    if pass.run.phase == Phase::Completing && gate::is_gone(pass.snapshot, &pass.run.source) {
+        // Whoever removed the source accepted the completion: there is nothing to go back to.
+        return;
+    }
     if pass.intent.rollback_requested {
         pass.turn_back(RollbackCause::Requested, "spec.rollback.requested is set".into());
     } else if pass.intent.target == pass.run.source && pass.run.source != pass.run.target {
@@ -78,11 +87,15 @@ fn handle_retry(pass: &mut Pass<'_>) {
 fn finish(pass: Pass<'_>, before: &Record) -> Decision {
     let record = pass.record();
     let view = view::of(&pass);
-    let Pass { effects, events, wake, needs, .. } = pass;
+    let Pass { effects, mut events, effect_events, wake, needs, .. } = pass;
     let changed = record != *before;
+    // Effects that rest on facts which are not stored yet come with the next call.
+    let covered = record.run == before.run;
+    if covered {
+        events.extend(effect_events);
+    }
     Decision {
-        // Effects that rest on facts which are not stored yet come with the next call.
-        effects: if record.run == before.run { effects } else { Vec::new() },
+        effects: if covered { effects } else { Vec::new() },
         wake: if changed { Wake::Again } else { wake },
         record,
         view,

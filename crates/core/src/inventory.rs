@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::budget::{self, budget_verdict};
 use crate::census::is_gateway_api;
+use crate::gate;
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
 use crate::injection::{Injection, NoInjection, injection, namespace_injection, relabelled};
 use crate::intent::Intent;
@@ -116,8 +117,10 @@ pub fn discover_source(intent: &Intent, snapshot: &Snapshot) -> Result<Option<Re
         let from_annotation = namespace
             .previous
             .as_ref()
+            // What came from a source that is gone has arrived; only a rollback still asks for it.
             .filter(|previous| previous.to == intent.target)
-            .map(|p| p.from.clone());
+            .filter(|previous| intent.rollback_requested || !gate::is_gone(snapshot, &previous.from))
+            .map(|previous| previous.from.clone());
         let live = match namespace_injection(&snapshot.webhooks, &namespace.name, &namespace.labels) {
             Injection::One(injector) if injector.tag.is_none() => Some(injector.revision),
             Injection::One(_) | Injection::Several(_) => None,

@@ -45,7 +45,6 @@ pub async fn run(args: Args) -> Result<()> {
     let (elector, elected) = Elector::new(election, clients.calls(), leadership.clone(), metrics.clone());
 
     let (stopper, stop) = stop::channel();
-    let (release, released) = stop::channel();
     let mut tasks = JoinSet::new();
     let (upgrades, writer) = reflector::store::<Guarded>();
     let (events, publisher) =
@@ -78,7 +77,7 @@ pub async fn run(args: Args) -> Result<()> {
 
     tokio::select! {
         signal = termination() => tracing::info!(signal = signal?, "ending"),
-        Some(loss) = elector.run(released.clone()) => bail!("leadership lost: {loss}"),
+        loss = elector.run() => bail!("leadership lost: {loss}"),
         stuck = watchdog(health) => bail!("no progress: {stuck}"),
         ended = watches.join_next() => bail!("a watch ended: {ended:?}"),
         ended = &mut passes => bail!("the controller ended: {ended:?}"),
@@ -88,12 +87,11 @@ pub async fn run(args: Args) -> Result<()> {
     let drained = async {
         tokio::select! {
             _ = &mut passes => Ok(()),
-            Some(loss) = elector.run(released) => bail!("leadership lost while ending: {loss}"),
+            loss = elector.run() => bail!("leadership lost while ending: {loss}"),
         }
     };
     let drained = tokio::time::timeout(DRAIN, drained).await;
     drained.with_context(|| format!("a pass did not end within {} s", DRAIN.as_secs()))??;
-    release.stop();
     elector.release().await;
     Ok(())
 }

@@ -182,7 +182,8 @@ impl History {
         }
         let now = Labels {
             order: call.order,
-            at: call.at,
+            // The change was made between the request and the end of the answer, and seen before that end.
+            at: call.received,
             revision: text(&metadata["labels"][REVISION]),
             hidden: metadata["labels"][INJECTION].is_string(),
         };

@@ -21,7 +21,10 @@ async fn waits(s: &Scenario, name: &str, reason: &str, word: &str) -> Result<()>
     ensure!(status.phase == "StartingControlPlane", "{}", status.phase);
     ensure!(status.message.contains(word), "{word} is not in {:?}", status.message);
     untouched(s, 1, &[deployment(name, "web")]).await?;
-    ensure!(s.revision_label(name).await? == SOURCE, "the label was written before the control plane was there");
+    ensure!(
+        s.revision_label(name).await? == SOURCE,
+        "the label was written before the control plane was there"
+    );
     Ok(())
 }
 

@@ -82,8 +82,11 @@ async fn rollback(s: &mut Scenario) -> Result<()> {
     let killed = kill_often(s, "RolledBack").await?;
     ensure!(killed.len() >= 5, "killed only at {killed:?}");
     s.all_on(SOURCE, &names).await?;
-    let generations =
-        [("deployments", "web", names[0], 3), ("statefulsets", "db", names[0], 3), ("deployments", "slow", names[1], 3)];
+    let generations = [
+        ("deployments", "web", names[0], 3),
+        ("statefulsets", "db", names[0], 3),
+        ("deployments", "slow", names[1], 3),
+    ];
     for (resource, name, namespace, wanted) in generations {
         let generation = s.generation(&Workload::new(namespace, resource, name)).await?;
         ensure!(generation == wanted, "{namespace}/{name} has generation {generation}");

@@ -20,7 +20,8 @@ async fn plan_only(s: &mut Scenario) -> Result<()> {
     let status = s.wait_condition("mesh", "Paused", "True", "PlanOnly").await?;
     ensure!(status.phase == "Planned", "{}", status.phase);
     let plan = status.plan.context("no plan")?;
-    let waves: Vec<(&str, u32)> = plan.waves.iter().map(|wave| (wave.name.as_str(), wave.workloads)).collect();
+    let waves: Vec<(&str, u32)> =
+        plan.waves.iter().map(|wave| (wave.name.as_str(), wave.workloads)).collect();
     ensure!(waves == [(names[0], 2), (names[1], 2)], "{waves:?}");
     ensure!(status.plan_digest.is_some_and(|digest| !digest.is_empty()), "no digest");
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -72,7 +73,12 @@ async fn two_at_once(s: &mut Scenario) -> Result<()> {
     let mesh = up_to_the_middle(s, names).await?;
     s.upgrade("other", spec(&names)).await?;
     let status = s.wait_blocked("other", "OtherUpgradeActive").await?;
-    ensure!(status.phase == "Preflight" && status.message.contains("mesh"), "{}: {}", status.phase, status.message);
+    ensure!(
+        status.phase == "Preflight" && status.message.contains("mesh"),
+        "{}: {}",
+        status.phase,
+        status.message
+    );
     s.wait_phase("mesh", "Succeeded").await?;
     // It finds everything where it should be.
     s.wait_phase("other", "Succeeded").await?;

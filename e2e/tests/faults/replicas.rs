@@ -7,7 +7,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use meshupgrade_e2e::install::NAMESPACE;
-use meshupgrade_e2e::{OperatorSpec, SOURCE, Scenario, TARGET, Workload, scenario};
+use meshupgrade_e2e::{Mesh, OperatorSpec, SOURCE, Scenario, TARGET, Workload, scenario};
 use meshupgrade_testbed::wait_for;
 use serde_json::json;
 
@@ -53,7 +53,10 @@ async fn scaled_to_zero(s: &mut Scenario) -> Result<()> {
     let mut follower = s.follow()?;
     // What was begun ends by itself, and everything serves.
     s.wait_mesh_on(&mesh, &[SOURCE, TARGET]).await?;
-    ensure!(follower.next_write(Duration::from_secs(3)).await?.is_none(), "somebody wrote without an operator");
+    ensure!(
+        follower.next_write(Duration::from_secs(3)).await?.is_none(),
+        "somebody wrote without an operator"
+    );
     s.wait_mesh_on(&mesh, &[SOURCE, TARGET]).await?;
     ensure!(s.generation(&deployment(names[1], "waiting")).await? == 1);
     s.start_operator()?;
@@ -72,7 +75,8 @@ async fn applied_again(s: &mut Scenario) -> Result<()> {
     let mesh = up_to_the_middle(s, names).await?;
     s.upgrades().delete("mesh", &DeleteParams::default()).await?;
     // Whatever was begun comes to its end, and nothing new is begun.
-    s.wait_mesh_on(&mesh, &[SOURCE, TARGET]).await?;
+    let slow = mesh.apps.iter().filter(|app| app.workload() == deployment(names[1], "slow"));
+    s.wait_mesh(&slow.cloned().fold(Mesh::new(), Mesh::app), TARGET).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     ensure!(s.generation(&deployment(names[1], "waiting")).await? == 1, "nobody asked for it any more");
     s.upgrade("mesh", spec(&names)).await?;
@@ -90,7 +94,10 @@ async fn applied_again(s: &mut Scenario) -> Result<()> {
         ensure!(s.revision_label(name).await? == SOURCE);
     }
     for (resource, name) in [("deployments", "web"), ("statefulsets", "db")] {
-        ensure!(s.generation(&Workload::new(names[0], resource, name)).await? == 3, "{name} was not there and back");
+        ensure!(
+            s.generation(&Workload::new(names[0], resource, name)).await? == 3,
+            "{name} was not there and back"
+        );
     }
     s.judge(&["write-budget"]).await
 }

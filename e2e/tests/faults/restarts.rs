@@ -115,7 +115,8 @@ async fn refused(s: &mut Scenario) -> Result<()> {
 fn a_policy_refuses_the_patch_of_a_workload() {
     scenario("refused", async |s: &mut Scenario| {
         let result = refused(s).await;
-        let delete = ["delete", "validatingadmissionpolicies,validatingadmissionpolicybindings", "release-train"];
+        let delete =
+            ["delete", "validatingadmissionpolicies,validatingadmissionpolicybindings", "release-train"];
         s.cluster().kubectl(&[&delete[..], &["--ignore-not-found"]].concat()).await?;
         result
     });

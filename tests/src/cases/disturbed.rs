@@ -23,10 +23,8 @@ pub fn cases() -> Vec<Case> {
             about: "GitOps puts a label back while it settles; Git is corrected",
             world: git_world,
             neighbours: &[Neighbour::GitOps],
-            script: || {
-                vec![beat(When::Waits(WaitReason::LabelReverted), Action::Commit(ns("shop"), NEW))]
-            },
-            tolerate: Tolerate { lost_sidecars: true, budgets: false },
+            script: || vec![beat(When::Waits(WaitReason::LabelReverted), Action::Commit(ns("shop"), NEW))],
+            tolerate: Tolerate { lost_sidecars: true, ..CASE.tolerate },
             ..CASE
         },
         Case {
@@ -71,6 +69,7 @@ pub fn cases() -> Vec<Case> {
                     beat(When::Waits(WaitReason::RestartReverted), Action::Retry),
                 ]
             },
+            tolerate: Tolerate { lost_answer: true, ..CASE.tolerate },
             ..CASE
         },
         Case {
@@ -121,7 +120,7 @@ pub fn cases() -> Vec<Case> {
                     beat(When::Now, Action::Delete(stateful_set("billing", "db"))),
                 ]
             },
-            tolerate: Tolerate { lost_sidecars: false, budgets: true },
+            tolerate: Tolerate { budgets: true, ..CASE.tolerate },
             ..CASE
         },
         Case {
@@ -141,9 +140,7 @@ pub fn cases() -> Vec<Case> {
             name: "reapplied",
             about: "the object is deleted in the second wave and applied again: what was moved is adopted",
             world: three_waves,
-            script: || {
-                vec![beat(When::Wave(1), Action::Reapply)]
-            },
+            script: || vec![beat(When::Wave(1), Action::Reapply)],
             ..CASE
         },
         Case {
@@ -170,7 +167,7 @@ pub fn cases() -> Vec<Case> {
                     beat(When::Waits(WaitReason::PodTerminating), Action::HealNodes),
                 ]
             },
-            tolerate: Tolerate { lost_sidecars: false, budgets: true },
+            tolerate: Tolerate { budgets: true, ..CASE.tolerate },
             neighbours: &[Neighbour::Nodes],
             ..CASE
         },
@@ -213,7 +210,7 @@ pub fn cases() -> Vec<Case> {
                 Neighbour::GitOps,
                 Neighbour::Operators,
             ],
-            tolerate: Tolerate { lost_sidecars: true, budgets: true },
+            tolerate: Tolerate { lost_sidecars: true, budgets: true, lost_answer: true },
             ends: End::In(Phase::Succeeded),
             chaos: Chaos { lag: 5, faults: 15, handover: true, turns: 600 },
             ..CASE

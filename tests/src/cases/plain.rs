@@ -8,14 +8,14 @@ use meshupgrade_core::machine::phase::Phase;
 use meshupgrade_core::observed::{IntOrPercent, Strategy};
 use meshupgrade_core::wait::WaitReason;
 
-use crate::action::Action;
+use crate::action::{Action, act};
 use crate::case::{CASE, Case, End, When, beat};
 use crate::neighbours::Neighbour;
+use crate::world::Plane;
 use crate::world::World;
 use crate::world::build::{
     NEW, OLD, OTHER, daemon_set, default_rolling, deployment, intent, names, rolling, stateful_set, wave,
 };
-use crate::world::Plane;
 
 /// The scenarios of this file.
 pub fn cases() -> Vec<Case> {
@@ -49,9 +49,7 @@ pub fn cases() -> Vec<Case> {
             name: "manual_completion",
             about: "completion waits for a person, then for the removal",
             world: || two_apps(|intent| intent.completion.mode = CompletionMode::Manual),
-            script: || {
-                vec![beat(When::Waits(WaitReason::ApprovalRequired), Action::Complete)]
-            },
+            script: || vec![beat(When::Waits(WaitReason::ApprovalRequired), Action::Complete)],
             ..CASE
         },
         Case {
@@ -75,9 +73,41 @@ pub fn cases() -> Vec<Case> {
                 world.plane(NEW, Plane::default());
                 world
             },
-            script: || {
-                vec![beat(When::After(60), Action::Install(NEW))]
+            script: || vec![beat(When::After(60), Action::Install(NEW))],
+            ..CASE
+        },
+        Case {
+            name: "surroundings_incomplete",
+            about: "another upgrade, then a missing webhook, then a missing ConfigMap hold the run up before it begins",
+            world: || {
+                let mut world = two_apps(|_| {});
+                for action in
+                    [Action::OtherUpgrade(true), Action::Webhook(NEW, false), Action::Config(NEW, false)]
+                {
+                    act(&mut world, action);
+                }
+                world.history.clear();
+                world
             },
+            script: || {
+                vec![
+                    beat(When::Waits(WaitReason::OtherUpgradeActive), Action::OtherUpgrade(false)),
+                    beat(When::Waits(WaitReason::WebhookNotReady), Action::Webhook(NEW, true)),
+                    beat(When::Waits(WaitReason::InjectorConfigMissing), Action::Config(NEW, true)),
+                ]
+            },
+            ..CASE
+        },
+        Case {
+            name: "gateway_last",
+            about: "an injected gateway goes last, whatever its namespace's wave",
+            world: gateways,
+            ..CASE
+        },
+        Case {
+            name: "both_labels",
+            about: "istio-injection hides the revision label: relabelling takes it away",
+            world: both_labels,
             ..CASE
         },
         Case {
@@ -97,7 +127,7 @@ pub fn cases() -> Vec<Case> {
             about: "pauses between batches, soak of waves and of the run",
             world: pauses,
             neighbours: &[Neighbour::Autoscaler],
-            tolerate: crate::case::Tolerate { lost_sidecars: false, budgets: true },
+            tolerate: crate::case::Tolerate { budgets: true, ..CASE.tolerate },
             ..CASE
         },
     ]
@@ -150,7 +180,14 @@ fn all_kinds() -> World {
     world.nodes = 3;
     world.tags.insert("stable".to_owned(), OLD.into());
     world.plane(OTHER, Plane { installed: true, ready: 2, ..Plane::default() });
-    let spaces = [("shop", OLD), ("data", OLD), ("edge", OLD), ("tagged", "stable"), ("third", OTHER), ("lost", "none")];
+    let spaces = [
+        ("shop", OLD),
+        ("data", OLD),
+        ("edge", OLD),
+        ("tagged", "stable"),
+        ("third", OTHER),
+        ("lost", "none"),
+    ];
     for (name, revision) in spaces {
         world.namespace(name, Some(revision));
         world.running(&deployment(name, "plain"), 1, rolling(1, 0));
@@ -186,6 +223,32 @@ pub fn opted_out(world: &mut World, app: &WorkloadRef) {
         crate::neighbours::kubelet::step(world, &mut crate::rng::Rng::ordered());
     }
     crate::neighbours::deployment::step(world, &mut crate::rng::Rng::ordered());
+}
+
+/// A gateway in the namespace of the first wave, and workloads in both waves.
+fn gateways() -> World {
+    let mut request = intent();
+    request.waves = vec![wave("edge", names(&["edge"]), 1), wave("rest", WaveSelect::Rest, 2)];
+    let mut world = World::new(request);
+    for name in ["edge", "shop"] {
+        world.namespace(name, Some(OLD));
+        world.running(&deployment(name, "web"), 1, rolling(1, 0));
+    }
+    let gateway = deployment("edge", "ingress");
+    world.running(&gateway, 2, rolling(1, 0));
+    world.shape(&gateway, |view| {
+        view.template.annotations.insert("inject.istio.io/templates".to_owned(), "gateway".to_owned());
+    });
+    world
+}
+
+/// A namespace that got `istio-injection` after its pods were injected by the revision.
+pub fn both_labels() -> World {
+    let mut world = two_apps(|_| {});
+    world.edit_namespace(&"shop".into(), |namespace| {
+        namespace.labels.insert("istio-injection".to_owned(), "enabled".to_owned());
+    });
+    world
 }
 
 fn shared_budget() -> World {

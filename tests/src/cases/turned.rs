@@ -146,10 +146,7 @@ pub fn cases() -> Vec<Case> {
             about: "the object is deleted in the second wave and applied again asking for rollback",
             world: three_waves,
             script: || {
-                vec![
-                    beat(When::Wave(1), Action::Reapply),
-                    beat(When::Now, Action::RequestRollback(true)),
-                ]
+                vec![beat(When::Wave(1), Action::Reapply), beat(When::Now, Action::RequestRollback(true))]
             },
             ends: rolled_back,
             ..CASE

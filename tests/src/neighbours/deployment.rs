@@ -76,7 +76,7 @@ fn sync(world: &mut World, reference: &WorkloadRef, rng: &mut Rng) {
             let unavailable = max_unavailable.of_rounded_down(replicas);
             // Both zero would never move: the controller takes one.
             let unavailable = if surge == 0 && unavailable == 0 { 1 } else { unavailable };
-            roll(world, reference, Limits { replicas, surge, unavailable }, rng);
+            roll(world, reference, &Limits { replicas, surge, unavailable }, rng);
         }
         Strategy::OnDelete | Strategy::Partitioned { .. } => {}
     }
@@ -88,7 +88,7 @@ struct Limits {
     unavailable: u32,
 }
 
-fn roll(world: &mut World, reference: &WorkloadRef, limits: Limits, rng: &mut Rng) {
+fn roll(world: &mut World, reference: &WorkloadRef, limits: &Limits, rng: &mut Rng) {
     let count = Count::of(world, reference);
     let room = (limits.replicas + limits.surge).saturating_sub(count.live());
     let missing = limits.replicas.saturating_sub(len(&count.new));

@@ -42,9 +42,8 @@ fn start(world: &mut World, id: u64) {
     let Some(pod) = world.pods.get(&id) else {
         return;
     };
-    let sick = pod.revision().is_some_and(|revision| {
-        world.sick.contains(&(pod.workload.clone(), revision.clone()))
-    });
+    let sick =
+        pod.revision().is_some_and(|revision| world.sick.contains(&(pod.workload.clone(), revision.clone())));
     match (sick, pod.view.problem.is_some()) {
         (true, true) => {}
         (true, false) => world.edit_pod(id, |pod| {

@@ -28,7 +28,9 @@ pub fn teams(world: &mut World, rng: &mut Rng) {
         5 | 6 => rng.pick(&meshed).map(|namespace| {
             Action::Create(deployment(namespace.as_str(), &format!("late-{serial}")), 2, default_rolling())
         }),
-        7 => Some(Action::CreateNamespace(format!("late-{serial}"), Some([OLD, NEW][rng.index(2)].to_owned()))),
+        7 => {
+            Some(Action::CreateNamespace(format!("late-{serial}"), Some([OLD, NEW][rng.index(2)].to_owned())))
+        }
         8 if meshed.len() > 2 => rng.pick(&meshed).cloned().map(Action::DeleteNamespace),
         _ => rng.pick(&apps).cloned().map(|app| Action::Scale(app, 2)),
     };

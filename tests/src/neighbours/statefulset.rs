@@ -88,7 +88,11 @@ fn template_for(world: &World, reference: &WorkloadRef, slot: u32) -> Template {
         Strategy::Partitioned { partition } => partition,
         _ => 0,
     };
-    let kept = world.pods_of(reference).iter().filter(|(_, pod)| pod.template == previous && !pod.terminating()).count();
+    let kept = world
+        .pods_of(reference)
+        .iter()
+        .filter(|(_, pod)| pod.template == previous && !pod.terminating())
+        .count();
     if slot < partition || (slot as usize) < kept { previous } else { newest }
 }
 

@@ -18,8 +18,7 @@ pub fn report(world: &mut World, reference: &WorkloadRef) {
         return;
     };
     let template = world.template_of(reference);
-    let mut status =
-        RolloutStatus { observed_generation: app.view.generation, ..RolloutStatus::default() };
+    let mut status = RolloutStatus { observed_generation: app.view.generation, ..RolloutStatus::default() };
     for (_, pod) in world.pods_of(reference) {
         if pod.terminating() {
             continue;
@@ -33,8 +32,7 @@ pub fn report(world: &mut World, reference: &WorkloadRef) {
     let moved = status.updated > before.updated || status.available > before.available;
     let complete = status.updated == app.view.replicas && status.available == app.view.replicas;
     let stalled = world.now > app.progress + SignedDuration::from_secs(PROGRESS_DEADLINE);
-    status.deadline_exceeded =
-        reference.kind == WorkloadKind::Deployment && !complete && !moved && stalled;
+    status.deadline_exceeded = reference.kind == WorkloadKind::Deployment && !complete && !moved && stalled;
     if status != *before {
         store(world, reference, status, moved || complete);
     }

@@ -26,7 +26,11 @@ impl Referee {
             rule!(pod.view.proxy.is_none(), "I1: pod {} was injected twice", pod.view.name);
             let meshed = world.apps.get(&pod.workload).is_some_and(|app| app.meshed);
             let lost = pod.view.ready && pod.labelled_by_operator && meshed;
-            rule!(!lost || self.tolerate.lost_sidecars, "I1: pod {} is ready without a sidecar", pod.view.name);
+            rule!(
+                !lost || self.tolerate.lost_sidecars,
+                "I1: pod {} is ready without a sidecar",
+                pod.view.name
+            );
         }
         Ok(())
     }

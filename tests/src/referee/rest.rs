@@ -12,7 +12,12 @@ impl Referee {
         if view.phase.is_over() {
             return Ok(());
         }
-        rule!(!view.blocked.is_empty(), "I10: it rests in {} and says nothing of why: {}", view.phase, view.message);
+        rule!(
+            !view.blocked.is_empty(),
+            "I10: it rests in {} and says nothing of why: {}",
+            view.phase,
+            view.message
+        );
         let person = view.blocked.iter().any(|wait| wait.reason.needs_human());
         rule!(
             !person || view.conditions.is_true(ConditionType::Stalled),

@@ -76,12 +76,10 @@ impl Referee {
         let Some(old) = old else {
             return Ok(());
         };
-        rule!(
-            old.rollback.is_none() || run.rollback.is_some(),
-            "I11: the rollback was turned forward again"
-        );
+        rule!(old.rollback.is_none() || run.rollback.is_some(), "I11: the rollback was turned forward again");
         if old.started_at.is_some() {
-            let same = old.source == run.source && old.target == run.target && old.started_at == run.started_at;
+            let same =
+                old.source == run.source && old.target == run.target && old.started_at == run.started_at;
             rule!(same, "I11: the run changed its revisions");
         }
         if run.rollback.is_none() {
@@ -105,7 +103,10 @@ impl Referee {
             };
             let ours = world.labelled.get(name).is_some_and(|labelled| labelled.by_operator);
             let now = super::writes::injection_labels(&namespace.labels);
-            rule!(!ours || now == *first, "I5: rolled back, but {name} says {now:?} instead of {first:?}");
+            rule!(
+                !ours || super::writes::is_back(&now, first),
+                "I5: rolled back, but {name} says {now:?} instead of {first:?}"
+            );
             rule!(!ours || namespace.previous.is_none(), "I5: rolled back, but {name} still remembers");
         }
         Ok(())
@@ -162,13 +163,13 @@ fn path(from: Phase, to: Phase) -> Option<Vec<Trigger>> {
 }
 
 fn conditions(view: &View) -> Result<(), Violation> {
-    let both =
-        view.conditions.is_true(ConditionType::Stalled) && view.conditions.is_true(ConditionType::Reconciling);
+    let both = view.conditions.is_true(ConditionType::Stalled)
+        && view.conditions.is_true(ConditionType::Reconciling);
     rule!(!both, "Stalled and Reconciling are both True");
     rule!(view.conditions.get(ConditionType::Ready).is_some(), "Ready is missing");
     let over = view.phase.is_over();
-    let working =
-        view.conditions.is_true(ConditionType::Stalled) || view.conditions.is_true(ConditionType::Reconciling);
+    let working = view.conditions.is_true(ConditionType::Stalled)
+        || view.conditions.is_true(ConditionType::Reconciling);
     rule!(over || working, "{} is neither Stalled nor Reconciling", view.phase);
     let succeeded = view.conditions.is_true(ConditionType::Succeeded);
     rule!(succeeded == (view.phase == Phase::Succeeded), "Succeeded does not agree with {}", view.phase);

@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use meshupgrade_core::decision::View;
 use meshupgrade_core::ids::{NamespaceName, Revision, Uid, WorkloadKind, WorkloadRef};
 use meshupgrade_core::intent::{
-    CompletionIntent, CompletionMode, Intent, OnFailure, RestartIntent, RollbackControlPlane, WaveIntent, WaveSelect,
+    CompletionIntent, CompletionMode, Intent, OnFailure, RestartIntent, RollbackControlPlane, WaveIntent,
+    WaveSelect,
 };
 use meshupgrade_core::labels;
 use meshupgrade_core::observed::{
@@ -99,7 +100,10 @@ pub fn rolling(max_surge: u32, max_unavailable: u32) -> Strategy {
 
 /// The rolling update that a Deployment has by default.
 pub fn default_rolling() -> Strategy {
-    Strategy::RollingUpdate { max_unavailable: IntOrPercent::Percent(25), max_surge: IntOrPercent::Percent(25) }
+    Strategy::RollingUpdate {
+        max_unavailable: IntOrPercent::Percent(25),
+        max_surge: IntOrPercent::Percent(25),
+    }
 }
 
 impl World {
@@ -122,6 +126,7 @@ impl World {
             git: BTreeMap::new(),
             sick: BTreeSet::new(),
             menu: Vec::new(),
+            others: Vec::new(),
             nodes: 2,
             upgrade: Upgrade {
                 intent: Arc::new(intent),

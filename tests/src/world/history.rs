@@ -13,7 +13,6 @@ use meshupgrade_core::record::Record;
 
 use super::Labelled;
 
-
 /// What a decision rested on: the facts that it saw, which may be older than the world.
 #[derive(Debug)]
 pub struct Seen {

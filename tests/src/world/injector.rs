@@ -27,7 +27,9 @@ pub enum Outcome {
 pub fn inject(world: &World, namespace: &NamespaceName, template: &PodTemplate) -> Outcome {
     let outcome = selected(&webhooks(world), &world.labels_of(namespace), namespace, template);
     match &outcome {
-        Outcome::Injected(revision) if !world.planes.get(revision).is_some_and(Plane::answers) => Outcome::Refused,
+        Outcome::Injected(revision) if !world.planes.get(revision).is_some_and(Plane::answers) => {
+            Outcome::Refused
+        }
         _ => outcome,
     }
 }
@@ -45,7 +47,9 @@ pub fn selected(
     }
     let mut found: Vec<Revision> = webhooks
         .iter()
-        .filter(|webhook| webhook.entries.iter().any(|entry| selects(entry, namespace_labels, &template.labels)))
+        .filter(|webhook| {
+            webhook.entries.iter().any(|entry| selects(entry, namespace_labels, &template.labels))
+        })
         .filter_map(|webhook| webhook.revision.clone())
         .collect();
     match found.len() {
@@ -55,7 +59,11 @@ pub fn selected(
     }
 }
 
-fn selects(entry: &WebhookEntry, namespace: &BTreeMap<String, String>, pod: &BTreeMap<String, String>) -> bool {
+fn selects(
+    entry: &WebhookEntry,
+    namespace: &BTreeMap<String, String>,
+    pod: &BTreeMap<String, String>,
+) -> bool {
     holds(&entry.namespace_selector, namespace) && holds(&entry.object_selector, pod)
 }
 
@@ -84,7 +92,7 @@ impl Plane {
 /// The webhooks of all installed control planes and of the tags, as Istio's chart renders them.
 /// Source: manifests/charts/istio-control/istio-discovery/templates/{mutatingwebhook,revision-tags-mwc}.yaml in istio/istio.
 pub fn webhooks(world: &World) -> Vec<Arc<WebhookConfiguration>> {
-    let installed = world.planes.iter().filter(|(_, plane)| plane.installed);
+    let installed = world.planes.iter().filter(|(_, plane)| plane.installed && !plane.no_webhook);
     let own = installed.map(|(revision, plane)| revision_webhook(revision, plane.default));
     let tags = world.tags.iter().map(|(tag, revision)| tag_webhook(tag, revision));
     own.chain(tags).map(Arc::new).collect()
@@ -167,10 +175,7 @@ fn opted_in() -> LabelSelector {
 }
 
 fn expressions(terms: Vec<Requirement>) -> LabelSelector {
-    LabelSelector {
-        match_labels: BTreeMap::new(),
-        match_expressions: terms,
-    }
+    LabelSelector { match_labels: BTreeMap::new(), match_expressions: terms }
 }
 
 fn term(key: &str, operator: Operator, values: &[&str]) -> Requirement {

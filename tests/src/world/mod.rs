@@ -18,7 +18,7 @@ use meshupgrade_core::census::Reference;
 use meshupgrade_core::decision::View;
 use meshupgrade_core::ids::{NamespaceName, Revision, WorkloadRef};
 use meshupgrade_core::intent::Intent;
-use meshupgrade_core::observed::{DisruptionBudget, Namespace, Workload};
+use meshupgrade_core::observed::{DisruptionBudget, Namespace, OtherUpgrade, Workload};
 use meshupgrade_core::record::Record;
 
 use history::Happening;
@@ -60,6 +60,8 @@ pub struct World {
     pub sick: BTreeSet<(WorkloadRef, Revision)>,
     /// What platform people may do in this case.
     pub menu: Vec<crate::action::Action>,
+    /// Other MeshUpgrades.
+    pub others: Vec<OtherUpgrade>,
     /// Nodes, for DaemonSets.
     pub nodes: u32,
     /// The MeshUpgrade.
@@ -103,8 +105,10 @@ pub struct Plane {
     pub ready: u32,
     /// Its webhook is the default one too.
     pub default: bool,
-    /// Somebody is to install it.
-    pub awaited: bool,
+    /// Its webhook is missing.
+    pub no_webhook: bool,
+    /// Its injector's ConfigMap is missing.
+    pub no_config: bool,
 }
 
 /// What a GitOps tool does with a namespace.
@@ -168,10 +172,7 @@ impl World {
 
     /// The labels of a namespace.
     pub fn labels_of(&self, namespace: &NamespaceName) -> BTreeMap<String, String> {
-        self.namespaces
-            .get(namespace)
-            .map(|namespace| namespace.labels.clone())
-            .unwrap_or_default()
+        self.namespaces.get(namespace).map(|namespace| namespace.labels.clone()).unwrap_or_default()
     }
 
     /// Changes a namespace; does nothing when it is gone.

@@ -77,10 +77,7 @@ impl World {
     pub fn template_of(&self, reference: &WorkloadRef) -> Template {
         self.apps
             .get(reference)
-            .map(|app| Template {
-                release: app.release,
-                restart: app.view.template.restart.clone(),
-            })
+            .map(|app| Template { release: app.release, restart: app.view.template.restart.clone() })
             .unwrap_or_default()
     }
 
@@ -91,7 +88,13 @@ impl World {
     }
 
     /// Creates a pod, as the API server does: the injector is asked, and refuses while its istiod is down.
-    pub fn create_pod(&mut self, reference: &WorkloadRef, slot: u32, template: Template, starts_in: u32) -> bool {
+    pub fn create_pod(
+        &mut self,
+        reference: &WorkloadRef,
+        slot: u32,
+        template: Template,
+        starts_in: u32,
+    ) -> bool {
         let Some(app) = self.apps.get(reference) else {
             return false;
         };
@@ -186,11 +189,7 @@ fn owner_of(reference: &WorkloadRef, template: &Template) -> Owner {
         WorkloadKind::Deployment => ("ReplicaSet", format!("{}-{}", reference.name, template.hash())),
         kind => (kind.as_str(), reference.name.clone()),
     };
-    Owner {
-        kind: kind.to_owned(),
-        name,
-        group: "apps".to_owned(),
-    }
+    Owner { kind: kind.to_owned(), name, group: "apps".to_owned() }
 }
 
 fn pod_labels(
@@ -207,7 +206,10 @@ fn pod_labels(
     labels
 }
 
-fn pod_annotations(annotations: &BTreeMap<String, String>, proxy: Option<&Proxy>) -> BTreeMap<String, String> {
+fn pod_annotations(
+    annotations: &BTreeMap<String, String>,
+    proxy: Option<&Proxy>,
+) -> BTreeMap<String, String> {
     let mut annotations = annotations.clone();
     if let Some(revision) = proxy.and_then(|proxy| proxy.revision.as_ref()) {
         annotations.insert("istio.io/rev".to_owned(), revision.to_string());

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use meshupgrade_core::ids::{NamespaceName, Revision, WorkloadRef};
 use meshupgrade_core::observed::{
-    ControlPlane, DisruptionBudget, Istiod, MeshConfig, Namespace, Pod, WebhookConfiguration, Workload,
+    ControlPlane, DisruptionBudget, Istiod, MeshConfig, Namespace, OtherUpgrade, Pod, WebhookConfiguration,
+    Workload,
 };
 
 use super::injector::webhooks;
@@ -26,7 +27,7 @@ pub enum Kind {
     Pods,
     /// Pod disruption budgets.
     Budgets,
-    /// Webhooks and control planes.
+    /// Webhooks, control planes and other MeshUpgrades.
     Planes,
     /// The MeshUpgrade.
     Upgrade,
@@ -34,7 +35,8 @@ pub enum Kind {
 
 impl Kind {
     /// The kinds that a cache holds.
-    pub const CACHED: [Self; 5] = [Self::Namespaces, Self::Workloads, Self::Pods, Self::Budgets, Self::Planes];
+    pub const CACHED: [Self; 5] =
+        [Self::Namespaces, Self::Workloads, Self::Pods, Self::Budgets, Self::Planes];
 }
 
 /// One version of all kinds.
@@ -52,6 +54,8 @@ pub struct Views {
     pub budgets: Arc<BTreeMap<NamespaceName, Vec<Arc<DisruptionBudget>>>>,
     /// Control planes.
     pub planes: Arc<BTreeMap<Revision, ControlPlane>>,
+    /// Other MeshUpgrades.
+    pub others: Arc<Vec<OtherUpgrade>>,
     /// Webhooks.
     pub webhooks: Arc<Vec<Arc<WebhookConfiguration>>>,
 }
@@ -116,6 +120,7 @@ fn refresh(world: &World, kind: Kind, views: &mut Views) {
         Kind::Planes => {
             views.planes = Arc::new(control_planes(world));
             views.webhooks = Arc::new(webhooks(world));
+            views.others = Arc::new(world.others.clone());
         }
         Kind::Upgrade => {}
     }
@@ -138,7 +143,7 @@ fn control_planes(world: &World) -> BTreeMap<Revision, ControlPlane> {
                 MeshConfig { trust_domain: "cluster.local".to_owned(), discovery_selectors: String::new() };
             let plane = ControlPlane {
                 istiod: Some(istiod),
-                injector_config: true,
+                injector_config: !plane.no_config,
                 mesh_config: Some(mesh_config),
             };
             (revision.clone(), plane)

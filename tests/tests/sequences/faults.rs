@@ -51,7 +51,9 @@ fn two_crashes() {
         let crashes = [Fault::CrashBefore, Fault::CrashAfter];
         for first in 1..=clean.faults.writes {
             for second in first + 1..=clean.faults.writes + 2 {
-                for (one, other) in crashes.iter().flat_map(|one| crashes.iter().map(move |other| (*one, *other))) {
+                for (one, other) in
+                    crashes.iter().flat_map(|one| crashes.iter().map(move |other| (*one, *other)))
+                {
                     plans += 1;
                     wrong.extend(holds(&case, &clean, &[(first, one), (second, other)]));
                 }

@@ -1,6 +1,8 @@
 //! Runs all scenarios. See the crate's documentation for how a failure is replayed.
 
-mod explore;
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, outside of the test functions")]
+
+mod fakes;
 mod faults;
 mod ordered;
 mod points;

@@ -26,7 +26,10 @@ fn golden_logs() {
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(&path, &text).unwrap();
         } else if std::fs::read_to_string(&path).unwrap_or_default() != text {
-            wrong.push(format!("case {}: the log is not the golden one any more (UPDATE_GOLDEN=1)\n{text}", case.name));
+            wrong.push(format!(
+                "case {}: the log is not the golden one any more (UPDATE_GOLDEN=1)\n{text}",
+                case.name
+            ));
         }
     }
     assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));

@@ -2,15 +2,21 @@
 
 use meshupgrade_core::ids::NamespaceName;
 use meshupgrade_core::machine::phase::Phase;
-use meshupgrade_sequences::action::Action;
 use meshupgrade_core::wait::WaitReason;
+use meshupgrade_sequences::action::Action;
 use meshupgrade_sequences::case::{Case, When};
 use meshupgrade_sequences::cases;
 use meshupgrade_sequences::runner::{Run, run_ordered};
 use meshupgrade_sequences::world::build::{NEW, OLD, deployment, epoch};
 
 /// Lets a run go so many rounds, does something, lets it go `between` more rounds, does something else, and lets it end.
-fn interrupted(case: &Case, rounds: usize, what: &[Action], between: usize, then: &[Action]) -> Result<Run, String> {
+fn interrupted(
+    case: &Case,
+    rounds: usize,
+    what: &[Action],
+    between: usize,
+    then: &[Action],
+) -> Result<Run, String> {
     let mut run = Run::new(case);
     let outcome = run
         .rounds(rounds)
@@ -34,7 +40,10 @@ fn everywhere(name: &str, what: &[Action], between: usize, then: &[Action], ends
             Err(failure) => wrong.push(failure),
             Ok(run) if !ends(&run) => {
                 let message = run.world.upgrade.view.message.clone();
-                wrong.push(format!("after {rounds} rounds: {}", run.failure(None, &format!("ends with: {message}"))));
+                wrong.push(format!(
+                    "after {rounds} rounds: {}",
+                    run.failure(None, &format!("ends with: {message}"))
+                ));
             }
             Ok(_) => {}
         }
@@ -131,7 +140,9 @@ fn label_put_back_everywhere() {
     let name = NamespaceName::from("shop");
     let back = [Action::Label(name.clone(), Some(OLD))];
     let again = [Action::Label(name, Some(NEW)), Action::Retry];
-    everywhere("three_waves", &back, 20, &again, |run| !phase(run).is_over() || phase(run) == Phase::Succeeded);
+    everywhere("three_waves", &back, 20, &again, |run| {
+        !phase(run).is_over() || phase(run) == Phase::Succeeded
+    });
 }
 
 /// A team deploys a new version.
@@ -145,14 +156,19 @@ fn redeployed_everywhere() {
 /// A team deletes a workload, and a namespace.
 #[test]
 fn deleted_everywhere() {
-    let what = [Action::Delete(deployment("shop", "web")), Action::DeleteNamespace(NamespaceName::from("stock"))];
+    let what =
+        [Action::Delete(deployment("shop", "web")), Action::DeleteNamespace(NamespaceName::from("stock"))];
     everywhere("three_waves", &what, 0, &[], |run| phase(run) == Phase::Succeeded);
 }
 
 /// An owner puts a template back, and a person asks for a retry.
 #[test]
 fn template_replaced_everywhere() {
-    everywhere("three_waves", &[Action::ReplaceTemplate(deployment("shop", "web"))], 30, &[Action::Retry], |run| {
-        phase(run) == Phase::Succeeded
-    });
+    everywhere(
+        "three_waves",
+        &[Action::ReplaceTemplate(deployment("shop", "web"))],
+        30,
+        &[Action::Retry],
+        |run| phase(run) == Phase::Succeeded,
+    );
 }

@@ -18,7 +18,7 @@ fn variable(name: &str, default: u64) -> u64 {
 /// `SEEDS` seeds of each case, from `SEED_FROM` on. `VERBOSE=1` prints the time of each case.
 #[test]
 fn seeds() {
-    let (from, count) = (variable("SEED_FROM", 0), variable("SEEDS", 300));
+    let (from, count) = (variable("SEED_FROM", 0), variable("SEEDS", 100));
     let begun = Instant::now();
     let all = cases::all();
     let next = AtomicUsize::new(0);
@@ -36,7 +36,8 @@ fn seeds() {
     let runs = all.len() as u64 * count;
     println!("{runs} seeds in {seconds} s: {} per second", runs / seconds.max(1));
     let wrong = wrong.into_inner().unwrap();
-    let text: Vec<String> = wrong.values().map(|(times, first)| format!("{times} times, first: {first}")).collect();
+    let text: Vec<String> =
+        wrong.values().map(|(times, first)| format!("{times} times, first: {first}")).collect();
     assert!(text.is_empty(), "{} different failures:\n{}", text.len(), text.join("\n"));
 }
 
@@ -83,7 +84,7 @@ fn report() {
         if let Ok(run) = run_ordered(&case, &[]) {
             reached.merge(&run.referee.reached);
         }
-        for seed in 0..variable("SEEDS", 300).min(100) {
+        for seed in 0..variable("SEEDS", 100).min(100) {
             if let Ok(run) = run_random(&case, seed) {
                 reached.merge(&run.referee.reached);
             }

@@ -86,7 +86,7 @@ impl Censuses {
         let look = Look { censuses, upgrade, poke, result: None };
         tokio::spawn(async move {
             let census = collect::take(&clients, &namespace).await;
-            metrics.census_ended(census.unreadable.is_empty(), now.elapsed());
+            metrics.process.census_ended(census.unreadable.is_empty(), now.elapsed());
             look.end(census);
         });
         None

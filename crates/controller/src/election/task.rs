@@ -14,7 +14,6 @@ use super::Leadership;
 use super::decide::{Candidate, Loss, Monotonic, Move, Seen, Timing};
 use crate::client::{CallError, within};
 use crate::metrics::Metrics;
-use crate::stop::Stop;
 
 /// Where the Lease is, and who we are.
 #[derive(Clone, Debug)]
@@ -61,11 +60,10 @@ impl Elector {
         (elector, receiver)
     }
 
-    /// Takes part until leadership is lost, or until the end is announced: then it returns without a loss and the
-    /// lease is still held, for [`Self::release`].
-    pub async fn run(&self, stop: Stop) -> Option<Loss> {
+    /// Takes part until leadership is lost. Whoever stops waiting for that still holds the lease until it expires, or
+    /// until [`Self::release`].
+    pub async fn run(&self) -> Loss {
         let mut candidate = Candidate::new(self.election.identity.clone(), self.election.timing);
-        let mut stopped = std::pin::pin!(stop.wait());
         loop {
             let round = Instant::now();
             let next = match self.look().await {
@@ -81,14 +79,10 @@ impl Elector {
             };
             if let Move::Lost(loss) = next {
                 self.leadership.set(None);
-                self.metrics.set_leader(false);
-                return Some(loss);
+                self.metrics.process.set_leader(false);
+                return loss;
             }
-            let pause = self.election.timing.retry.saturating_sub(round.elapsed());
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = &mut stopped => return None,
-            }
+            tokio::time::sleep(self.election.timing.retry.saturating_sub(round.elapsed())).await;
         }
     }
 
@@ -98,7 +92,7 @@ impl Elector {
             return;
         }
         self.leadership.set(None);
-        self.metrics.set_leader(false);
+        self.metrics.process.set_leader(false);
         let released = async {
             let lease = self.call(self.api.get(&self.election.name)).await?;
             let spec = lease.spec.unwrap_or_default();
@@ -143,7 +137,7 @@ impl Elector {
                 let until = candidate.leads_until().map(|until| self.start + until);
                 self.leadership.set(until);
                 if !self.elected.send_replace(true) {
-                    self.metrics.set_leader(true);
+                    self.metrics.process.set_leader(true);
                     tracing::info!(identity = self.election.identity, "leading");
                 }
                 Move::Wait
@@ -155,7 +149,7 @@ impl Elector {
     fn failed(&self, candidate: &Candidate, error: &CallError) -> Move {
         tracing::warn!(%error, "lease not read or written");
         if matches!(error, CallError::Timeout(_)) {
-            self.metrics.count_timeout("lease");
+            self.metrics.process.count_timeout("lease");
         }
         candidate.on_failure(self.now())
     }

@@ -77,14 +77,17 @@ impl Stores {
         kinds.filter(|(_kind, synced, _count)| !synced).map(|(kind, ..)| kind).collect()
     }
 
-    /// The workloads of the three kinds.
+    /// The workloads of the three kinds. Read straight into one list: there may be ten thousand of them, each pass.
     fn workloads(&self) -> BTreeMap<WorkloadRef, Arc<Workload>> {
-        let stores = [&self.deployments, &self.stateful_sets, &self.daemon_sets];
-        stores
-            .into_iter()
-            .flat_map(|store| store.all())
-            .map(|(reference, seen)| (reference, Arc::clone(&seen.workload)))
-            .collect()
+        let mut all = Vec::new();
+        let mut add = |reference: &WorkloadRef, seen: &Arc<WorkloadSeen>| {
+            all.push((reference.clone(), Arc::clone(&seen.workload)));
+            true
+        };
+        self.deployments.range(.., &mut add);
+        self.stateful_sets.range(.., &mut add);
+        self.daemon_sets.range(.., &mut add);
+        all.into_iter().collect()
     }
 
     fn control_planes(

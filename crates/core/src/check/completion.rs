@@ -320,6 +320,11 @@ fn unproven_manager<'a>(input: &CheckInput<'_>, namespace: &'a Namespace) -> Opt
         (Some(theirs), Some(ours)) => *theirs > ours,
         _ => false,
     };
-    let proven = on_target && synced;
+    // Server-side apply of a value that is there already gives the manager the label again and leaves its time as it was.
+    // Our write took the label from it, so it has applied the target since. Argo CD may apply the live value.
+    let co_owns = namespace.revision_manager.as_ref().is_some_and(|owner| {
+        owner.applies && owner.name == manager && label_owners::applies_what_git_says(manager)
+    });
+    let proven = on_target && (synced || co_owns);
     (!namespace.terminating && !proven).then_some(manager)
 }

@@ -40,6 +40,11 @@ pub(super) fn deploys_again(manager: &str) -> bool {
     tool(manager).is_some_and(|tool| tool != Tool::Kubectl)
 }
 
+/// Whether what a manager applies is what Git says: what Flux is told to ignore, it does not apply at all.
+pub(super) fn applies_what_git_says(manager: &str) -> bool {
+    tool(manager) == Some(Tool::FluxKustomize)
+}
+
 /// The check `LabelOwners`.
 pub(super) fn find(input: &CheckInput<'_>) -> Finding {
     let mut owned: BTreeMap<Tool, Vec<&Namespace>> = BTreeMap::new();

@@ -13,7 +13,7 @@ use crate::machine::workload::{
     Patched, Pods, State, explain, patched, safe_to_restart, state, stuck_stateful_set,
 };
 use crate::observed::{Pod, Workload};
-use crate::pods::by_workload;
+use crate::pods::{by_workload, is_stale};
 use crate::record::{Batch, BatchEntry, Direction, RollbackCause, attempt_key};
 use crate::rollout::{Rollout, rollout};
 use crate::wait::WaitReason;
@@ -159,6 +159,12 @@ fn check_entry(
                 restart(pass, workload);
             }
         }
+        (Patched::InPlace, State::Stale) if !front.held && came_out_wrong(pass, entry, workload, pods) => {
+            *pass.run.restart_attempts.entry(attempt_key(&entry.workload)).or_insert(1) += 1;
+            entry.since = pass.now;
+            let note = "pods were made from its new template while the label led elsewhere: it is restarted once more";
+            pass.event(true, if pass.retry { "RetryAccepted" } else { "RestartRepeated" }, about, note);
+        }
         (Patched::Stripped, State::Stale) => {
             if pass.retry {
                 *pass.run.restart_attempts.entry(attempt_key(&entry.workload)).or_insert(1) += 1;
@@ -186,6 +192,24 @@ fn check_entry(
         (_, state) => waiting(pass, entry, workload, state, pods),
     }
     true
+}
+
+/// Whether a pod of our own template is stale: it was made while the label was somewhere else, and no rollout will replace
+/// it. Repeated once by itself: pods that come out wrong for another reason must not be restarted for ever.
+fn came_out_wrong(pass: &Pass<'_>, entry: &BatchEntry, workload: &Workload, pods: &Pods<'_>) -> bool {
+    let repeated = pass.run.restart_attempts.contains_key(&attempt_key(&entry.workload));
+    let calm = pass.run.direction() == Direction::Back || rollout(workload) == Rollout::Done;
+    if !calm || (repeated && !pass.retry) {
+        return false;
+    }
+    let stamp = pass.run.restart_stamp(&pass.intent.uid, &entry.workload);
+    let wrong = |pod: &&Pod| {
+        pod.deletion.is_none()
+            && pod.restart.as_ref() == Some(&stamp)
+            && is_stale(pod, pass.run.destination())
+    };
+    let pods = pods.get(&entry.workload.namespace).and_then(|by| by.get(&entry.workload));
+    pods.is_some_and(|pods| pods.iter().any(wrong))
 }
 
 fn waiting(pass: &mut Pass<'_>, entry: &BatchEntry, workload: &Workload, state: &State, pods: &Pods<'_>) {
@@ -261,7 +285,8 @@ fn fill(
 ) -> Vec<BatchEntry> {
     let forward = pass.run.direction() == Direction::Forward;
     let failed = entries.iter().filter(|entry| entry.timed_out).count();
-    let busy = if forward { entries.len() } else { entries.len() - failed };
+    let busy =
+        if forward { entries.len() + rolling_from_before(front, &entries) } else { entries.len() - failed };
     let capacity = usize::try_from(front.max_concurrent).unwrap_or(1).saturating_sub(busy);
     let mut candidates = Vec::new();
     for workload in &front.members {
@@ -295,6 +320,17 @@ fn fill(
         }
     }
     entries
+}
+
+/// Workloads that still roll from a restart of ours that no batch knows of: an object of the same name was deleted in the
+/// middle of it and applied again.
+fn rolling_from_before(front: &Front<'_>, entries: &[BatchEntry]) -> usize {
+    front
+        .members
+        .iter()
+        .filter(|workload| workload.template.restart.is_some() && rollout(workload) != Rollout::Done)
+        .filter(|workload| entries.iter().all(|entry| entry.workload != workload.reference))
+        .count()
 }
 
 /// Suspension and the pause between batches hold back new restarts; what is open goes on.

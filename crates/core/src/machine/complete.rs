@@ -24,13 +24,18 @@ pub fn complete(pass: &mut Pass<'_>) -> bool {
         return true;
     }
     let labels = labels_in_place(pass, pass.run.wave, None);
+    if !labels {
+        pass.run.settled_since = None;
+    } else if pass.run.settled_since.is_none() {
+        pass.run.settled_since = Some(pass.now);
+    }
     let until = after(begun, pass.intent.completion.soak_seconds);
     if until > pass.now {
         pass.wait(WaitReason::Soaking, None, format!("the old control plane stays until {until}"));
         pass.wake_at(until);
         return false;
     }
-    if !counted(pass, until) {
+    if !counted(pass, until.max(last_change(pass))) {
         return false;
     }
     let revisions = pass.revisions();
@@ -95,6 +100,21 @@ fn late(pass: &mut Pass<'_>, begun: jiff::Timestamp) -> bool {
 
 fn on_target(namespace: &crate::observed::Namespace, target: &crate::ids::Revision) -> bool {
     crate::injection::relabelled(&namespace.labels, target) == namespace.labels
+}
+
+/// When something last happened to the labels of the plan: pods may have been made on the source until then, so an older
+/// count proves nothing. Seen by us, or told by `managedFields`, whose times are whole seconds, rounded down.
+fn last_change(pass: &Pass<'_>) -> jiff::Timestamp {
+    let written = pass
+        .plan
+        .waves
+        .iter()
+        .flat_map(|wave| &wave.namespaces)
+        .filter_map(|name| pass.snapshot.namespaces.get(name))
+        .flat_map(|namespace| namespace.managers.values())
+        .max()
+        .map(|at| after(*at, 1));
+    written.into_iter().chain(pass.run.settled_since).max().unwrap_or(jiff::Timestamp::MIN)
 }
 
 /// Whether a count is there that began after the soak; otherwise one is asked for.

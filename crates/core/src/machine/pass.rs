@@ -6,7 +6,7 @@ use crate::decision::{About, CheckResult, Event, Needs, Wake};
 use crate::effect::Effect;
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
 use crate::intent::Intent;
-use crate::inventory::Pair;
+use crate::inventory::{Pair, moved_by};
 use crate::machine::phase::{Phase, Trigger};
 use crate::observed::Snapshot;
 use crate::plan::{Plan, PlannedWave};
@@ -27,6 +27,8 @@ pub struct Pass<'a> {
     pub retry: bool,
     pub effects: Vec<Effect>,
     pub events: Vec<Event>,
+    /// Events of effects: they happen only if the effects do.
+    pub effect_events: Vec<Event>,
     pub waits: Vec<Wait>,
     pub checks: Vec<CheckResult>,
     pub wake: Wake,
@@ -57,6 +59,7 @@ impl<'a> Pass<'a> {
             surveyed: false,
             effects: Vec::new(),
             events: Vec::new(),
+            effect_events: Vec::new(),
             waits: Vec::new(),
             checks: Vec::new(),
             wake: Wake::OnChange,
@@ -129,6 +132,17 @@ impl<'a> Pass<'a> {
         self.events.push(Event { warning, reason, note: note.into(), about });
     }
 
+    /// Notes an event that happens only if the effects of this pass do.
+    pub fn effect_event(
+        &mut self,
+        warning: bool,
+        reason: &'static str,
+        about: Option<About>,
+        note: impl Into<String>,
+    ) {
+        self.effect_events.push(Event { warning, reason, note: note.into(), about });
+    }
+
     /// Asks to be called again at this time at the latest.
     pub fn wake_at(&mut self, at: Timestamp) {
         self.wake = self.wake.earliest(Wake::At(at));
@@ -137,7 +151,9 @@ impl<'a> Pass<'a> {
     /// Turns the run back. Latched: there is no way to turn it forward again.
     pub fn turn_back(&mut self, cause: RollbackCause, message: String) {
         self.event(true, "RollbackStarted", None, message.clone());
-        self.run.rollback = Some(Rollback { cause, message, since: self.now, from_wave: self.run.wave });
+        let from_wave = self.last_moved_wave();
+        self.run.wave = from_wave;
+        self.run.rollback = Some(Rollback { cause, message, since: self.now, from_wave });
         self.run.batch = None;
         self.run.batch_closed_at = None;
         self.run.held_since = None;
@@ -146,6 +162,21 @@ impl<'a> Pass<'a> {
         self.run.relabel_again.clear();
         self.run.step = WaveStep::Relabel;
         self.go(Trigger::RollbackBegun);
+    }
+
+    /// The last wave that has something to take back: the one in work, or a later one that an earlier object of the same
+    /// pair had moved.
+    fn last_moved_wave(&self) -> u32 {
+        let revisions = self.revisions();
+        let moved = |name: &NamespaceName| {
+            self.snapshot.namespaces.get(name).is_some_and(|namespace| moved_by(namespace, pair(&revisions)))
+        };
+        let last = (0u32..)
+            .zip(&self.plan.waves)
+            .filter(|(_, wave)| wave.namespaces.iter().any(moved))
+            .map(|(index, _)| index)
+            .last();
+        last.unwrap_or_default().max(self.run.wave)
     }
 
     /// The record to store.

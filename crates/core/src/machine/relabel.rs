@@ -90,7 +90,11 @@ fn forward(pass: &Pass<'_>, namespace: &Namespace, may_write: bool) -> Label {
     if relabelled(&namespace.labels, &revisions.1) == namespace.labels {
         return Label::InPlace;
     }
-    let in_scope = standing(pass.intent, pass.snapshot, pair(&revisions), namespace) == Standing::InScope;
+    // What istio-injection hides was found by the count of the plan, which a new process does not have.
+    let names_source =
+        namespace.labels.get(labels::REVISION).is_some_and(|value| value == revisions.0.as_str());
+    let in_scope = names_source
+        || standing(pass.intent, pass.snapshot, pair(&revisions), namespace) == Standing::InScope;
     let may_write = may_write && in_scope;
     match permission(pass, namespace, may_write) {
         Permission::Granted => Label::Write(Box::new(Relabel {
@@ -187,7 +191,7 @@ fn announce(pass: &mut Pass<'_>, relabel: &Relabel) {
     let about = about_namespace(&relabel.namespace);
     let value = relabel.revision.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
     let back = pass.run.direction() == Direction::Back;
-    pass.event(
+    pass.effect_event(
         false,
         // Reasons of their own: the event recorder folds events of one reason and drops the later note.
         if back { "NamespaceRestored" } else { "NamespaceRelabeled" },
@@ -198,7 +202,7 @@ fn announce(pass: &mut Pass<'_>, relabel: &Relabel) {
         return;
     }
     if let Some(injection) = namespace.labels.get(labels::INJECTION) {
-        pass.event(
+        pass.effect_event(
             true,
             "InjectionLabelRemoved",
             about.clone(),
@@ -208,7 +212,7 @@ fn announce(pass: &mut Pass<'_>, relabel: &Relabel) {
     if let Some(manager) =
         namespace.revision_manager.as_ref().filter(|manager| manager.name != labels::FIELD_MANAGER)
     {
-        pass.event(
+        pass.effect_event(
             true,
             "LabelTakenOver",
             about,

@@ -57,10 +57,11 @@ pub fn preflight(pass: &mut Pass<'_>) -> bool {
         pass.wait(WaitReason::Observing, None, "counting the proxies of the cluster");
         return false;
     }
+    if pass.intent.rollback_requested && pass.surveyed {
+        // The way back needs nothing but its source, and waits for that by itself.
+        return roll_back_before_the_start(pass);
+    }
     if passed {
-        if pass.intent.rollback_requested {
-            return roll_back_before_the_start(pass);
-        }
         return pass.go(Trigger::PreflightPassed);
     }
     for result in pass.checks.clone().into_iter().filter(|result| result.outcome == CheckOutcome::Failed) {

@@ -89,16 +89,13 @@ impl Journal {
 
 fn line(status: &MeshUpgradeStatus, stages: &[Stage], elapsed: Duration) -> Line {
     let phase = if status.phase.is_empty() { "applied" } else { &status.phase };
-    let mut text = format!("{:>6}  {phase}", clock(elapsed));
-    let wave =
-        stage::current(status).and_then(|index| Some((index, status.plan.as_ref()?.waves.get(index)?)));
-    if let Some((index, wave)) = wave {
-        text =
-            format!("{text}  {} of {} {}: {}", index + 1, stages.len(), wave.name, told(stages[index], wave));
-    } else if let Some(plan) = status.plan.as_ref().filter(|_| status.phase == "Planned") {
-        text = format!("{text}  {} waves, {} workloads", plan.waves.len(), plan.workloads);
-    }
-    Line::plain(format!("{text:<58}{}", numbers(status)).trim_end())
+    let waves = status.plan.as_ref().map_or(&[][..], |plan| &plan.waves);
+    let current = stage::current(status).and_then(|index| Some((index, waves.get(index)?)));
+    let wave = current.map_or_else(String::new, |(index, wave)| {
+        format!("{}/{} {}: {}", index + 1, waves.len(), wave.name, told(stages[index], wave))
+    });
+    let text = format!("{:>6}  {phase:<11}  {wave:<33}{}", clock(elapsed), numbers(status));
+    Line::plain(text.trim_end())
 }
 
 fn numbers(status: &MeshUpgradeStatus) -> String {
@@ -153,7 +150,7 @@ mod tests {
                 "        plan: canary     1 ns   3 workloads   3 at once   sandbox",
                 "              shops      3 ns  12 workloads   3 at once   payments shop-eu shop-us",
                 "              rest       1 ns  23 workloads   3 at once   search",
-                "  1:01  Migrating  2 of 3 shops: restarting, 4/12 done      \
+                "  1:01  Migrating    2/3 shops: restarting, 4/12 done   \
                  ███░░░░░░░░░░░░░░░░░  7/38  payments/api payments/ledger",
                 "        BudgetExhausted",
                 "          its budget leaves no room",

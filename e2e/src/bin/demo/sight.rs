@@ -12,7 +12,7 @@ use crate::line::Line;
 use crate::town;
 
 /// One pod of the demo's namespaces.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodSight {
     /// Namespace.
     pub namespace: String,

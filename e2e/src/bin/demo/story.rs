@@ -22,7 +22,7 @@ use crate::watch::Watch;
 const PATIENCE: Duration = Duration::from_mins(2);
 const TICK: Duration = Duration::from_millis(250);
 /// How much of the operator's log a failure shows.
-const LOG_LINES: usize = 20;
+const LOG_LINES: usize = 10;
 
 /// Which demo.
 #[derive(Debug)]
@@ -109,14 +109,10 @@ async fn with_cluster(plot: &Plot, cluster: &Cluster, screen: &mut Screen, mut p
     let mut operator = Operator::start(&OperatorSpec::default(), &keeper, &kubeconfig, &dir)?;
     parts.add("install", begun.elapsed());
     screen.line(done("operator: CRD, rights and admission policies of its chart, and its process", begun))?;
-    let outcome = upgrade(plot, cluster, screen, &mut operator, &mut parts).await;
-    let log = outcome.is_err().then(|| operator.log_tail(LOG_LINES));
+    upgrade(plot, cluster, screen, &mut operator, &mut parts).await?;
     let code = operator.terminate()?;
-    match (outcome, log) {
-        (Err(error), Some(log)) => Err(error.context(format!("the operator's log ends with\n{log}\n"))),
-        _ if code != 0 => bail!("the operator ended with exit code {code}, not in order"),
-        _ => screen.print(&headed("how long it took", &parts.table())),
-    }
+    ensure!(code == 0, "the operator did not end in order: exit code {code}");
+    screen.print(&headed("how long it took", &parts.table()))
 }
 
 async fn upgrade(
@@ -140,7 +136,16 @@ async fn upgrade(
         screen.line(Line::empty())?;
     }
     let name = upgrade.name_any();
-    let (status, times) = Watch::new(cluster, screen, operator, &name).follow().await?;
+    let followed = Box::pin(Watch::new(cluster, screen, operator, &name).follow()).await;
+    if followed.is_err() {
+        let log = operator.log_tail(LOG_LINES);
+        screen.keep();
+        screen.print(&headed(
+            "the operator's log ends with",
+            &log.lines().map(Line::plain).collect::<Vec<_>>(),
+        ))?;
+    }
+    let (status, times) = followed?;
     for (part, time) in times {
         parts.add(part, time);
     }

@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use meshupgrade_api::MeshUpgradeStatus;
 use meshupgrade_api::status::Blocked;
 use meshupgrade_core::plan::PlannedWave;
-use meshupgrade_core::record::BatchEntry;
+use meshupgrade_core::record::{BatchEntry, Run};
 
 use crate::line::{Line, Style, wrapped};
+use crate::sight::PodSight;
 use crate::stage::{self, Stage};
 
 /// How many workloads in work are listed by name.
@@ -23,6 +24,8 @@ pub struct Frame<'a> {
     pub name: &'a str,
     /// What the operator published last.
     pub status: &'a MeshUpgradeStatus,
+    /// The pods of the demo.
+    pub pods: &'a [PodSight],
     /// How long each wave took or is taking, as far as they have begun.
     pub waves: &'a [Option<Duration>],
     /// Since the MeshUpgrade was applied.
@@ -152,26 +155,48 @@ pub fn told(stage: Stage, wave: &PlannedWave) -> String {
     }
 }
 
-/// The workloads that are in rollout now, each with what it waits for.
+/// The workloads that are in rollout now, each with its pods and what it waits for.
 fn work(frame: &Frame<'_>) -> Vec<Line> {
-    let batch = frame.status.run.as_ref().and_then(|run| run.batch.as_ref());
-    let Some(batch) = batch else { return Vec::new() };
+    let Some((run, batch)) = frame.status.run.as_ref().and_then(|run| Some((run, run.batch.as_ref()?)))
+    else {
+        return Vec::new();
+    };
     let name = |entry: &BatchEntry| {
         format!("{} {}/{}", entry.workload.kind, entry.workload.namespace, entry.workload.name)
     };
-    let widest = batch.entries.iter().map(|entry| name(entry).len()).max().unwrap_or(0);
+    let listed = || batch.entries.iter().take(LISTED).map(|entry| (entry, dots(frame, run, entry)));
+    let widest = listed().map(|(entry, _)| name(entry).len()).max().unwrap_or(0);
+    let most = listed().map(|(_, dots)| dots.chars().count()).max().unwrap_or(0);
     let mut lines = vec![Line::of(Style::Faint, format!("  in work (batch {})", batch.number))];
-    lines.extend(batch.entries.iter().take(LISTED).map(|entry| {
+    lines.extend(listed().map(|(entry, dots)| {
         let age = frame.now.duration_since(entry.since).as_secs().max(0);
         let why = blocked_on(frame.status, entry).map_or("", |row| without_name(&row.message, entry));
-        Line::plain(format!("    {:<widest$} ", name(entry)))
-            .and(Style::Faint, format!("{age:>3} s  "))
+        Line::plain(format!("    {:<widest$}  ", name(entry)))
+            .and(Style::Busy, format!("{dots:<most$}"))
+            .and(Style::Faint, format!(" {age:>3} s  "))
             .and(if entry.timed_out { Style::Alert } else { Style::Faint }, why)
     }));
     if batch.entries.len() > LISTED {
         lines.push(Line::of(Style::Faint, format!("    and {} more", batch.entries.len() - LISTED)));
     }
     lines
+}
+
+/// The pods of a workload: ready where the run goes, there but not ready yet, still to be replaced.
+fn dots(frame: &Frame<'_>, run: &Run, entry: &BatchEntry) -> String {
+    let there = run.destination().as_str();
+    let own = frame.pods.iter().filter(|pod| {
+        pod.namespace == entry.workload.namespace.as_str() && pod.app == entry.workload.name && !pod.ending
+    });
+    let mut dots: Vec<(u8, char)> = own
+        .map(|pod| match (pod.revision.as_deref() == Some(there), pod.ready) {
+            (true, true) => (0, '●'),
+            (true, false) => (1, '◐'),
+            (false, _) => (2, '○'),
+        })
+        .collect();
+    dots.sort_unstable();
+    dots.into_iter().map(|(_, dot)| dot).collect()
 }
 
 fn blocked_on<'a>(status: &'a MeshUpgradeStatus, entry: &BatchEntry) -> Option<&'a Blocked> {
@@ -238,12 +263,27 @@ mod tests {
         let frame = Frame {
             name: "mesh",
             status,
+            pods: &[
+                pod("api", "asm-1-27", true),
+                pod("api", "asm-1-28", false),
+                pod("api", "asm-1-28", true),
+            ],
             waves: &[Some(Duration::from_millis(21_040)), Some(Duration::from_secs(9))],
             elapsed: Duration::from_secs(62),
             now: "2026-01-01T12:00:10Z".parse().unwrap(),
             width: 60,
         };
         picture(&frame).iter().map(|line| line.text().trim_end().to_owned()).collect()
+    }
+
+    fn pod(app: &str, revision: &str, ready: bool) -> PodSight {
+        PodSight {
+            namespace: "payments".into(),
+            app: app.into(),
+            revision: Some(revision.into()),
+            ready,
+            ..PodSight::default()
+        }
     }
 
     #[test]
@@ -257,8 +297,8 @@ mod tests {
             "  · rest     1 ns  23 workloads   3 at once",
             "",
             "  in work (batch 4)",
-            "    Deployment payments/api      10 s  1 of 3 pods updated",
-            "    StatefulSet payments/ledger   2 s",
+            "    Deployment payments/api      ●◐○  10 s  1 of 3 pods updated",
+            "    StatefulSet payments/ledger        2 s",
             "  waits: BudgetExhausted",
             "    its budget leaves no room",
         ];

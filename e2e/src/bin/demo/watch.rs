@@ -17,6 +17,7 @@ use crate::clocks::RunClocks;
 use crate::journal::Journal;
 use crate::line::{Line, Style, wrapped};
 use crate::screen::Screen;
+use crate::sight::{self, PodSight};
 use crate::view::{Frame, picture};
 
 /// No run of the demo is worth more.
@@ -24,7 +25,7 @@ const DEADLINE: Duration = Duration::from_mins(6);
 /// How long a run may be stalled: nobody is there to help.
 const STALLED: Duration = Duration::from_secs(45);
 /// Between two pictures when nothing happens.
-const TICK: Duration = Duration::from_millis(200);
+const TICK: Duration = Duration::from_millis(400);
 /// For the eye: between the question and the answer of the person.
 const REFLECTION: Duration = Duration::from_secs(2);
 
@@ -37,6 +38,7 @@ pub struct Watch<'a> {
     name: &'a str,
     begun: Instant,
     status: MeshUpgradeStatus,
+    pods: Vec<PodSight>,
     clocks: RunClocks,
     journal: Journal,
     stalled_since: Option<Instant>,
@@ -58,6 +60,7 @@ impl<'a> Watch<'a> {
             name,
             begun: Instant::now(),
             status: MeshUpgradeStatus::default(),
+            pods: Vec::new(),
             clocks: RunClocks::default(),
             journal: Journal::default(),
             stalled_since: None,
@@ -78,7 +81,7 @@ impl<'a> Watch<'a> {
                         self.see(upgrade.status.unwrap_or_default());
                     }
                 }
-                _ = tick.tick() => {}
+                _ = tick.tick() => self.look().await,
             }
             self.show()?;
             self.check_health()?;
@@ -89,6 +92,15 @@ impl<'a> Watch<'a> {
         }
         self.screen.keep();
         Ok((self.status, self.clocks.parts()))
+    }
+
+    /// At the pods, for the picture.
+    async fn look(&mut self) {
+        if self.screen.is_live()
+            && let Ok(pods) = sight::pods(&self.cluster.client()).await
+        {
+            self.pods = pods;
+        }
     }
 
     fn see(&mut self, status: MeshUpgradeStatus) {
@@ -108,6 +120,7 @@ impl<'a> Watch<'a> {
         let frame = Frame {
             name: self.name,
             status: &self.status,
+            pods: &self.pods,
             waves: &self.clocks.waves(Instant::now()),
             elapsed,
             now: Timestamp::now(),
