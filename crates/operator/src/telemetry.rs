@@ -1,5 +1,7 @@
 //! Logs.
 
+use std::io::{IsTerminal as _, stdout};
+
 use tracing_subscriber::EnvFilter;
 
 use crate::args::LogFormat;
@@ -13,6 +15,11 @@ pub fn init(format: LogFormat) {
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
     match format {
         LogFormat::Json => builder.json().flatten_event(true).init(),
-        LogFormat::Text => builder.init(),
+        LogFormat::Text => builder.with_ansi(has_colors()).init(),
     }
+}
+
+/// A file or a pipe takes no colors.
+fn has_colors() -> bool {
+    stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -94,7 +94,7 @@ fn line(status: &MeshUpgradeStatus, stages: &[Stage], elapsed: Duration) -> Line
     let wave = current.map_or_else(String::new, |(index, wave)| {
         format!("{}/{} {}: {}", index + 1, waves.len(), wave.name, told(stages[index], wave))
     });
-    let text = format!("{:>6}  {phase:<11}  {wave:<33}{}", clock(elapsed), numbers(status));
+    let text = format!("{:>6}  {phase:<11}  {wave:<36}{}", clock(elapsed), numbers(status));
     Line::plain(text.trim_end())
 }
 
@@ -150,7 +150,7 @@ mod tests {
                 "        plan: canary     1 ns   3 workloads   3 at once   sandbox",
                 "              shops      3 ns  12 workloads   3 at once   payments shop-eu shop-us",
                 "              rest       1 ns  23 workloads   3 at once   search",
-                "  1:01  Migrating    2/3 shops: restarting, 4/12 done   \
+                "  1:01  Migrating    2/3 shops: restarting, 4/12 done      \
                  ███░░░░░░░░░░░░░░░░░  7/38  payments/api payments/ledger",
                 "        BudgetExhausted",
                 "          its budget leaves no room",
