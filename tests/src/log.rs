@@ -60,7 +60,12 @@ impl Writer {
         match happening {
             Happening::Relabelled { effect, .. } => {
                 let revision = effect.revision.as_ref().map_or("none", |revision| revision.as_str());
-                self.line(now, &format!("relabel  {} to {revision}: {}", effect.namespace, effect.because));
+                let injection = effect
+                    .injection
+                    .as_ref()
+                    .map_or_else(String::new, |it| format!(", istio-injection={it}"));
+                let because = &effect.because;
+                self.line(now, &format!("relabel  {} to {revision}{injection}: {because}", effect.namespace));
             }
             Happening::Restarted { effect, changed, .. } => {
                 let again = if *changed { "" } else { " (nothing changes)" };

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(bound(deserialize = "Spec: Deserialize<'de> + Default, Status: Deserialize<'de> + Default"))]
 pub struct Slim<Spec, Status = IgnoredAny> {
-    /// Metadata without `managedFields`.
+    /// Metadata; of `managedFields` only the names.
     #[serde(default, deserialize_with = "slim_metadata")]
     pub metadata: ObjectMeta,
     /// What is wanted.
@@ -74,6 +74,18 @@ struct Metadata {
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
     owner_references: Option<Vec<OwnerReference>>,
+    managed_fields: Option<Vec<Writer>>,
+}
+
+/// An entry of `managedFields` without the fields, which are most of it.
+#[derive(Deserialize)]
+struct Writer {
+    #[serde(default)]
+    manager: Option<String>,
+    #[serde(default)]
+    subresource: Option<String>,
+    #[serde(default)]
+    time: Option<Time>,
 }
 
 impl From<Metadata> for ObjectMeta {
@@ -89,12 +101,21 @@ impl From<Metadata> for ObjectMeta {
             labels: slim.labels,
             annotations: slim.annotations,
             owner_references: slim.owner_references,
+            managed_fields: slim.managed_fields.map(writers),
             ..Self::default()
         }
     }
 }
 
-/// Reads metadata without `managedFields`.
+/// Who wrote the object itself (no subresource), the last one first, without what they wrote.
+fn writers(entries: Vec<Writer>) -> Vec<ManagedFieldsEntry> {
+    let mut writers: Vec<Writer> = entries.into_iter().filter(|entry| entry.subresource.is_none()).collect();
+    writers.sort_by_key(|writer| std::cmp::Reverse(writer.time.as_ref().map(|time| time.0)));
+    let slim = |it: Writer| ManagedFieldsEntry { manager: it.manager, ..ManagedFieldsEntry::default() };
+    writers.into_iter().map(slim).collect()
+}
+
+/// Reads metadata without the fields of `managedFields`, which are most of it.
 pub fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     Metadata::deserialize(deserializer).map(ObjectMeta::from)
 }

@@ -168,6 +168,8 @@ pub struct Workload {
     pub generation: i64,
     /// The controller that owns it, if another object does.
     pub controller: Option<Owner>,
+    /// The field managers that own something of it, the last to write first; without ours and those of `status`.
+    pub managers: Vec<String>,
     /// Pods that are asked for (`spec.replicas`; for a DaemonSet `status.desiredNumberScheduled`).
     pub replicas: u32,
     /// How the pods are replaced.

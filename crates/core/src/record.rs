@@ -229,6 +229,11 @@ impl Run {
         self.stamp(uid, self.restart_attempts.get(&attempt_key(workload)).copied().unwrap_or(1))
     }
 
+    /// The stamp of the last write to a namespace, which puts back what had to stay away until the rollback was proven.
+    pub fn restored_stamp(&self, uid: &Uid) -> String {
+        format!("{uid}.{}.back.restored", self.counter)
+    }
+
     /// The relabel stamp of a namespace.
     pub fn relabel_stamp(&self, uid: &Uid, namespace: &NamespaceName) -> String {
         self.stamp(uid, self.label_attempts.get(namespace).copied().unwrap_or(1))

@@ -81,6 +81,7 @@ mod tests {
             uid: "u".into(),
             generation: 2,
             controller: None,
+            managers: Vec::new(),
             replicas,
             strategy: Strategy::RollingUpdate {
                 max_unavailable: IntOrPercent::Int(1),

@@ -73,6 +73,8 @@ wait_reasons! {
     RestartReverted => true,
     /// A pod disruption budget leaves no room now.
     BudgetExhausted => false,
+    /// A pod disruption budget can never be met while the workload is restarted.
+    BudgetNeverMet => true,
     /// With the labels as they are, new pods would get no sidecar, or another revision's, or several.
     InjectionUnsafe => true,
     /// The pause between batches.

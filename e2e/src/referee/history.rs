@@ -255,10 +255,13 @@ impl History {
     /// when it was not over at the end of the log.
     pub fn over(&self, restart: &Restart) -> Option<u64> {
         let states = self.workloads.get(&restart.workload)?;
-        let done = states.iter().find(|state| {
-            state.order > restart.order
-                && (state.deleted || (state.complete && state.observed >= restart.generation))
-        })?;
+        // A deletion makes no version: it has the order of the change before it, which may be the restart itself.
+        let ends = |state: &&State| {
+            let complete =
+                state.order > restart.order && state.complete && state.observed >= restart.generation;
+            complete || (state.deleted && state.order >= restart.order)
+        };
+        let done = states.iter().find(ends)?;
         if done.deleted {
             return Some(done.order);
         }

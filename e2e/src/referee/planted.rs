@@ -79,6 +79,16 @@ impl Planted {
         self.call(OPERATOR, "patch", &about_deployment(namespace, name, ""), &request, answer);
     }
 
+    /// A person deletes a Deployment: the answer is no object.
+    pub fn delete(&mut self, namespace: &str, name: &str) {
+        self.call("admin", "delete", &about_deployment(namespace, name, ""), &Value::Null, json!({}));
+        if let Some(metadata) =
+            self.events.last_mut().and_then(|event| event.pointer_mut("/responseObject/metadata"))
+        {
+            *metadata = json!({});
+        }
+    }
+
     /// The controller says: everything is new and available.
     pub fn complete(&mut self, namespace: &str, name: &str, generation: u64) {
         let about = about_deployment(namespace, name, "status");

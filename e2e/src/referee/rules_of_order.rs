@@ -135,14 +135,15 @@ fn stamps(restarts: &[&Restart]) -> String {
     stamps.into_iter().collect::<Vec<_>>().join(", ")
 }
 
-/// Rule 10: each namespace's label is written once in each direction and attempt.
+/// Rule 10: each namespace's label is written once in each direction and attempt. A rollback may write once more, to put
+/// back what had to stay away until the workloads were back.
 pub fn each_label_once(evidence: &Evidence<'_>) -> Vec<String> {
     let mut seen: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for relabel in &evidence.history.relabels {
         *seen.entry((&relabel.namespace, &relabel.stamp)).or_default() += 1;
     }
     let mut directions: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
-    for (namespace, stamp) in seen.keys() {
+    for (namespace, stamp) in seen.keys().filter(|(_, stamp)| !stamp.ends_with(".restored")) {
         let run = stamp.rsplit_once('.').map_or(*stamp, |(run, _)| run);
         directions.entry((namespace, run)).or_default().insert(stamp);
     }

@@ -131,6 +131,28 @@ fn an_old_pod_that_is_still_there_is_part_of_the_rollout() {
     assert!(found(&case(), &log, "at-most-so-many-at-once").contains("2 in rollout"));
 }
 
+/// A deletion is answered without a version.
+#[test]
+fn a_workload_that_is_deleted_right_after_its_restart_is_no_longer_in_rollout() {
+    let narrow =
+        Case { waves: case().waves.into_iter().map(|wave| Wave { at_once: 1, ..wave }).collect(), ..case() };
+    let plant = |deleted: bool| {
+        let mut log = before();
+        log.label(OPERATOR, "first", "new", FORWARD);
+        log.wait(1000);
+        log.intent("first", &["a"]);
+        log.restart("first", "a", 2, FORWARD);
+        if deleted {
+            log.delete("first", "a");
+        }
+        log.intent("first", &["b"]);
+        log.restart("first", "b", 2, FORWARD);
+        broken(&narrow, &log)
+    };
+    assert!(plant(false).contains(&"at-most-so-many-at-once"));
+    assert!(!plant(true).contains(&"at-most-so-many-at-once"));
+}
+
 #[test]
 fn a_second_wave_before_the_first_is_over_is_seen() {
     let mut log = before();

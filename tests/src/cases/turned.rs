@@ -4,7 +4,7 @@ use meshupgrade_core::intent::{OnFailure, RollbackControlPlane};
 use meshupgrade_core::machine::phase::Phase;
 use meshupgrade_core::wait::WaitReason;
 
-use super::plain::{three_waves, two_apps};
+use super::plain::{both_labels, three_waves, two_apps};
 use crate::action::Action;
 use crate::case::{CASE, Case, End, When, beat};
 use crate::neighbours::Neighbour;
@@ -130,6 +130,14 @@ pub fn cases() -> Vec<Case> {
             name: "rollback_before_the_start",
             about: "rollback is requested from the beginning, and there is nothing to undo",
             world: || two_apps(|intent| intent.rollback_requested = true),
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
+            name: "both_labels_turned_back",
+            about: "istio-injection comes back with the rollback, after the workloads did",
+            world: both_labels,
+            script: || vec![beat(When::Wave(0), Action::RequestRollback(true))],
             ends: rolled_back,
             ..CASE
         },

@@ -103,10 +103,7 @@ impl Referee {
             };
             let ours = world.labelled.get(name).is_some_and(|labelled| labelled.by_operator);
             let now = super::writes::injection_labels(&namespace.labels);
-            rule!(
-                !ours || super::writes::is_back(&now, first),
-                "I5: rolled back, but {name} says {now:?} instead of {first:?}"
-            );
+            rule!(!ours || now == *first, "I5: rolled back, but {name} says {now:?} instead of {first:?}");
             rule!(!ours || namespace.previous.is_none(), "I5: rolled back, but {name} still remembers");
         }
         Ok(())

@@ -172,9 +172,9 @@ pub(super) fn injection_labels(all: &Labels) -> Labels {
     keys.iter().filter_map(|key| all.get(*key).map(|value| ((*key).to_owned(), value.clone()))).collect()
 }
 
-/// Whether labels are back. Of two that hide each other, the one that would take the sidecars away may stay gone: no
-/// sidecar is lost (I1) goes before everything is as it was (I5).
-pub(super) fn is_back(now: &Labels, first: &Labels) -> bool {
+/// Whether labels go back. Of two that hide each other, the one that would take the sidecars away stays gone until the
+/// workloads are back (I1).
+fn is_back(now: &Labels, first: &Labels) -> bool {
     let mut safe = first.clone();
     if first.len() > 1 {
         safe.remove(labels::INJECTION);

@@ -199,6 +199,7 @@ impl World {
             uid: Uid::from(format!("{}-{}-{version}", reference.namespace, reference.name)),
             generation: 1,
             controller: None,
+            managers: Vec::new(),
             replicas,
             strategy,
             paused: false,

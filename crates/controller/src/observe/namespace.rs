@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use meshupgrade_core::check::deploys_again;
 use meshupgrade_core::ids::NamespaceName;
 use meshupgrade_core::labels;
 use meshupgrade_core::observed::{FieldManager, Namespace, PreviousLabels};
@@ -67,12 +68,13 @@ fn last_writes(managed: &[ManagedFieldsEntry]) -> BTreeMap<String, Timestamp> {
     last
 }
 
-/// Who owns the revision label. Of several owners the one that is not us, and of those the last to write: we want to
-/// know who else has a say.
+/// Who owns the revision label. Of several owners the one that is not us, of those a tool that will deploy it again, and
+/// of those the last to write: we want to know who else has a say, and who will say it again.
 fn label_owner(managed: &[ManagedFieldsEntry]) -> Option<FieldManager> {
     let rank = |entry: &&ManagedFieldsEntry| {
         let foreign = entry.manager.as_deref() != Some(labels::FIELD_MANAGER);
-        (foreign, entry.time.as_ref().map(|time| time.0))
+        let again = entry.manager.as_deref().is_some_and(deploys_again);
+        (foreign, again, entry.time.as_ref().map(|time| time.0))
     };
     let owner = managed.iter().filter(|entry| owns_label(entry, labels::REVISION)).max_by_key(rank)?;
     Some(FieldManager {
@@ -157,6 +159,15 @@ mod tests {
         ]));
         assert_eq!(namespace.revision_manager.unwrap().name, "argocd-controller");
         assert_eq!(namespace.relabelled_at, Some("2026-01-03T00:00:00Z".parse().unwrap()));
+    }
+
+    #[test]
+    fn of_two_foreign_owners_the_tool_counts_that_deploys_again() {
+        let namespace = namespace(&json!([
+            manager("argocd-controller", "Apply", "2026-01-02T00:00:00Z", &["istio.io/rev"]),
+            manager("kubectl-label", "Update", "2026-01-03T00:00:00Z", &["istio.io/rev"]),
+        ]));
+        assert_eq!(namespace.revision_manager.unwrap().name, "argocd-controller");
     }
 
     #[test]

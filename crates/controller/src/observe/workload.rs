@@ -10,6 +10,9 @@ use super::Observed;
 use super::pod::PROXY_CONTAINER;
 use crate::slim::{self, RawCondition, RawIntOrPercent, Slim, controller_of, count, istio_annotations};
 
+/// How many field managers of a workload are kept.
+const MAX_MANAGERS: usize = 3;
+
 /// What a watch of workloads keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkloadSeen {
@@ -298,6 +301,7 @@ fn observe<K: Kind>(raw: K) -> WorkloadSeen {
     let uid = metadata.uid.clone().unwrap_or_default();
     let generation = metadata.generation.unwrap_or_default();
     let controller = controller_of(metadata);
+    let managers = managers(metadata);
     let revision = istiod_revision(metadata);
     let described = raw.describe();
     let istiod = revision.filter(|_| K::KIND == WorkloadKind::Deployment).map(|revision| {
@@ -313,6 +317,7 @@ fn observe<K: Kind>(raw: K) -> WorkloadSeen {
         uid: uid.into(),
         generation,
         controller,
+        managers,
         replicas: described.replicas,
         strategy: described.strategy,
         paused: described.paused,
@@ -321,6 +326,18 @@ fn observe<K: Kind>(raw: K) -> WorkloadSeen {
         template: described.template.into(),
     };
     WorkloadSeen { workload: workload.into(), istiod }
+}
+
+/// Field managers other than ours, each once, the last to write first.
+fn managers(metadata: &ObjectMeta) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for name in metadata.managed_fields.iter().flatten().filter_map(|entry| entry.manager.as_ref()) {
+        if name != labels::FIELD_MANAGER && !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names.truncate(MAX_MANAGERS);
+    names
 }
 
 /// The revision of an istiod: labels `app=istiod` and `istio.io/rev`, and no tag.

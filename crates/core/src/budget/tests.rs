@@ -24,6 +24,7 @@ fn workload(kind: WorkloadKind, name: &str, replicas: u32, strategy: Strategy) -
         uid: "u".into(),
         generation: 1,
         controller: None,
+        managers: Vec::new(),
         replicas,
         strategy,
         paused: false,

@@ -104,6 +104,7 @@ impl Mesh {
             uid: name.into(),
             generation: 1,
             controller: None,
+            managers: Vec::new(),
             replicas: 1,
             strategy: Strategy::Recreate,
             paused: false,

@@ -36,7 +36,7 @@ fn tool(manager: &str) -> Option<Tool> {
 }
 
 /// Whether a field manager is that of a tool that deploys from Git and will do so again.
-pub(super) fn deploys_again(manager: &str) -> bool {
+pub fn deploys_again(manager: &str) -> bool {
     tool(manager).is_some_and(|tool| tool != Tool::Kubectl)
 }
 

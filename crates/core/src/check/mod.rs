@@ -12,6 +12,8 @@ mod preflight;
 mod preflight_tests;
 mod proxies;
 
+pub use label_owners::deploys_again;
+
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;

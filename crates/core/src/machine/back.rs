@@ -8,7 +8,7 @@ use crate::ids::{NamespaceName, Revision};
 use crate::machine::batch;
 use crate::machine::pass::Pass;
 use crate::machine::phase::Trigger;
-use crate::machine::relabel::{in_place_since, labels_in_place};
+use crate::machine::relabel::{in_place_since, labels_in_place, memory_restored};
 use crate::machine::wave::{front_of, settled};
 use crate::record::WaveStep;
 use crate::wait::WaitReason;
@@ -89,19 +89,19 @@ fn prove(pass: &mut Pass<'_>) -> bool {
         unrestartable: &[],
         now: pass.now,
     });
-    let labels =
-        labels_in_place(pass, pass.run.rollback.as_ref().map_or(0, |rollback| rollback.from_wave), None);
+    let from_wave = pass.run.rollback.as_ref().map_or(0, |rollback| rollback.from_wave);
+    let labels = labels_in_place(pass, from_wave, None);
     let failed: Vec<String> = check::failed(&pass.checks)
         .iter()
         .map(|result| format!("{}: {}", result.name, result.message))
         .collect();
     if failed.is_empty() && labels {
-        return finish(pass);
+        return memory_restored(pass, from_wave) && finish(pass);
     }
     if fallen && labels {
         // Something of ours still runs there, for example a pod that was created late: once more through the waves.
         pass.run.step = WaveStep::Restart;
-        pass.run.wave = pass.run.rollback.as_ref().map_or(0, |rollback| rollback.from_wave);
+        pass.run.wave = from_wave;
         pass.run.soak_since = None;
         return true;
     }

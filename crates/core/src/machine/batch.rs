@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use crate::decision::About;
 use crate::effect::{Effect, Restart};
-use crate::ids::WorkloadRef;
+use crate::ids::{Revision, WorkloadRef};
 use crate::intent::OnFailure;
 use crate::labels;
-use crate::machine::pass::{Pass, about_workload, after};
+use crate::machine::pass::{Pass, about_workload, after, shown};
 use crate::machine::workload::{
-    Patched, Pods, State, explain, patched, safe_to_restart, state, stuck_stateful_set,
+    Patched, Pods, State, explain, of, only_unready_are_stale, patched, safe_to_restart, state,
+    stuck_stateful_set,
 };
 use crate::observed::{Pod, Workload};
 use crate::pods::{by_workload, is_stale};
@@ -172,10 +173,7 @@ fn check_entry(
                 pass.event(false, "RetryAccepted", about, "it will be restarted once more");
                 return true;
             }
-            let owner = workload
-                .controller
-                .as_ref()
-                .map_or_else(|| "somebody".to_owned(), |owner| format!("{} {}", owner.kind, owner.name));
+            let owner = who(workload);
             pass.wait(
                 WaitReason::RestartReverted,
                 about,
@@ -194,6 +192,15 @@ fn check_entry(
     true
 }
 
+/// Who may have changed a workload. `managedFields` does not tell who took something away, only who owns the rest.
+fn who(workload: &Workload) -> String {
+    match &workload.controller {
+        Some(owner) => format!("{} {}", owner.kind, owner.name),
+        None if workload.managers.is_empty() => "somebody".to_owned(),
+        None => format!("somebody (its field managers: {})", workload.managers.join(", ")),
+    }
+}
+
 /// Whether a pod of our own template is stale: it was made while the label was somewhere else, and no rollout will replace
 /// it. Repeated once by itself: pods that come out wrong for another reason must not be restarted for ever.
 fn came_out_wrong(pass: &Pass<'_>, entry: &BatchEntry, workload: &Workload, pods: &Pods<'_>) -> bool {
@@ -208,8 +215,7 @@ fn came_out_wrong(pass: &Pass<'_>, entry: &BatchEntry, workload: &Workload, pods
             && pod.restart.as_ref() == Some(&stamp)
             && is_stale(pod, pass.run.destination())
     };
-    let pods = pods.get(&entry.workload.namespace).and_then(|by| by.get(&entry.workload));
-    pods.is_some_and(|pods| pods.iter().any(wrong))
+    of(pods, &entry.workload).iter().any(wrong)
 }
 
 fn waiting(pass: &mut Pass<'_>, entry: &BatchEntry, workload: &Workload, state: &State, pods: &Pods<'_>) {
@@ -220,11 +226,10 @@ fn waiting(pass: &mut Pass<'_>, entry: &BatchEntry, workload: &Workload, state: 
         return;
     }
     match state {
-        State::Stale => pass.wait(
-            WaitReason::RolloutInProgress,
-            about,
-            format!("{name}: old pods are still to be replaced"),
-        ),
+        State::Stale => {
+            let why = old_pods(of(pods, name), pass.run.destination());
+            pass.wait(WaitReason::RolloutInProgress, about, format!("{name}: {why}"));
+        }
         State::Rolling(why) | State::NotReady(why) => {
             pass.wait(WaitReason::RolloutInProgress, about, format!("{name}: {why}"))
         }
@@ -233,12 +238,16 @@ fn waiting(pass: &mut Pass<'_>, entry: &BatchEntry, workload: &Workload, state: 
     }
 }
 
+/// How many pods are still to be replaced, and what ails a new one that does not come up.
+fn old_pods(pods: &[&Pod], destination: &Revision) -> String {
+    let living = pods.iter().filter(|pod| pod.deletion.is_none() && !pod.finished);
+    let old = living.clone().filter(|pod| is_stale(pod, destination)).count();
+    explain(pods, format!("{old} of {} pods are not on {destination} yet", living.count()))
+}
+
 fn terminating(pass: &mut Pass<'_>, workload: &WorkloadRef, pod: &str, pods: &Pods<'_>) {
-    let deletion = pods
-        .get(&workload.namespace)
-        .and_then(|by| by.get(workload))
-        .and_then(|pods| pods.iter().find(|candidate| candidate.name == pod))
-        .and_then(|pod| pod.deletion);
+    let named = of(pods, workload).iter().find(|candidate| candidate.name == pod);
+    let deletion = named.and_then(|pod| pod.deletion);
     let late = deletion.map(|at| after(at, TERMINATION_MARGIN_SECONDS));
     match late {
         Some(late) if late <= pass.now => pass.wait(
@@ -247,7 +256,7 @@ fn terminating(pass: &mut Pass<'_>, workload: &WorkloadRef, pod: &str, pods: &Po
             format!(
                 "pod {pod} of {workload} should have ended at {}: its node may be unreachable; \
                  kubectl delete pod {pod} -n {} --force once the node is known to be down",
-                deletion.unwrap_or(pass.now),
+                shown(deletion.unwrap_or(pass.now)),
                 workload.namespace
             ),
         ),
@@ -298,6 +307,10 @@ fn fill(
             State::Stale => candidates.push(*workload),
             other => not_a_candidate(pass, workload, &other, pods),
         }
+    }
+    if !forward {
+        // Who does not serve anyway goes first: its restart costs nothing, and mends.
+        candidates.sort_by_key(|it| !only_unready_are_stale(pods, &it.reference, &pass.run.source));
     }
     if front.held || candidates.is_empty() || (forward && failed > 0) || !may_open(pass, &entries) {
         return entries;
@@ -352,7 +365,7 @@ fn may_open(pass: &mut Pass<'_>, entries: &[BatchEntry]) -> bool {
     let until = pass.run.batch_closed_at.map(|closed| after(closed, pause));
     match until {
         Some(until) if until > pass.now => {
-            pass.wait(WaitReason::BatchPause, None, format!("the next batch starts at {until}"));
+            pass.wait(WaitReason::BatchPause, None, format!("the next batch starts at {}", shown(until)));
             pass.wake_at(until);
             false
         }
@@ -403,11 +416,6 @@ fn time_out(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, entry: &mut
         return;
     }
     let deadline = after(entry.since, pass.intent.restart.timeout_seconds);
-    let live: Vec<&Pod> = pods
-        .get(&entry.workload.namespace)
-        .and_then(|by| by.get(&entry.workload))
-        .cloned()
-        .unwrap_or_default();
     if entry.timed_out && pass.retry {
         entry.timed_out = false;
         entry.since = pass.now;
@@ -421,7 +429,7 @@ fn time_out(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, entry: &mut
     let detail = match state {
         State::Rolling(why) | State::NotReady(why) => why.clone(),
         State::Terminating(pod) => format!("pod {pod} is still ending"),
-        _ => explain(&live, "old pods are still there".into()),
+        _ => old_pods(of(pods, &entry.workload), pass.run.destination()),
     };
     let message = format!(
         "{} did not come through its restart in {} s: {detail}",

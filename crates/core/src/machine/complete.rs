@@ -7,7 +7,7 @@ use crate::gate;
 use crate::ids::NamespaceName;
 use crate::intent::CompletionMode;
 use crate::inventory::{Group, members};
-use crate::machine::pass::{Pass, after, pair};
+use crate::machine::pass::{Pass, after, pair, shown};
 use crate::machine::phase::Trigger;
 use crate::machine::relabel::labels_in_place;
 use crate::machine::wave::append;
@@ -31,7 +31,7 @@ pub fn complete(pass: &mut Pass<'_>) -> bool {
     }
     let until = after(begun, pass.intent.completion.soak_seconds);
     if until > pass.now {
-        pass.wait(WaitReason::Soaking, None, format!("the old control plane stays until {until}"));
+        pass.wait(WaitReason::Soaking, None, format!("the old control plane stays until {}", shown(until)));
         pass.wake_at(until);
         return false;
     }

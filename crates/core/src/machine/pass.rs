@@ -1,6 +1,6 @@
 //! The working state of one call of [`crate::decide()`].
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 
 use crate::decision::{About, CheckResult, Event, Needs, Wake};
 use crate::effect::Effect;
@@ -193,6 +193,12 @@ pub fn pair(revisions: &(Revision, Revision)) -> Pair<'_> {
 /// `at` plus seconds, without overflow.
 pub fn after(at: Timestamp, seconds: u32) -> Timestamp {
     at.checked_add(SignedDuration::from_secs(i64::from(seconds))).unwrap_or(Timestamp::MAX)
+}
+
+/// A time as people read it: whole seconds, never earlier than it is.
+pub fn shown(at: Timestamp) -> Timestamp {
+    let up = TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Ceil);
+    at.round(up).unwrap_or(at)
 }
 
 /// What a wait or event about a namespace points at.

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::decision::About;
 use crate::effect::{Effect, PreviousEdit, Relabel};
 use crate::ids::{NamespaceName, Revision};
-use crate::injection::relabelled;
+use crate::injection::{Injection, namespace_injection, relabelled};
 use crate::inventory::{Standing, moved_by, standing};
 use crate::labels;
 use crate::machine::pass::{Pass, about_namespace, pair};
@@ -113,31 +113,109 @@ fn forward(pass: &Pass<'_>, namespace: &Namespace, may_write: bool) -> Label {
 }
 
 fn back(pass: &Pass<'_>, namespace: &Namespace, may_write: bool) -> Label {
-    let revisions = pass.revisions();
-    let previous = namespace.previous.as_ref().filter(|_| moved_by(namespace, pair(&revisions)));
-    let on_target = namespace.labels.get(labels::REVISION).is_some_and(|value| value == revisions.1.as_str());
-    let (revision, injection) = match previous {
-        Some(previous) => (previous.revision.clone(), previous.injection.clone()),
+    let (source, _) = pass.revisions();
+    let (wanted, previous) = match memory(pass, namespace) {
+        Some(before) if before.is_on(namespace) => return Label::InPlace,
+        Some(_) if InjectionLabels::only(&source).is_on(namespace) => return Label::InPlace,
+        Some(before) if before.leads_to(pass, namespace, &source) => (before, PreviousEdit::Remove),
+        // Its workloads come back first: the rest is restored after the proof.
+        Some(_) => (InjectionLabels::only(&source), PreviousEdit::Leave),
         // The memory is gone (or used up): the source's own label is the best that is known.
-        None if on_target => (Some(revisions.0.0.clone()), None),
+        None if names_target(pass, namespace) => (InjectionLabels::only(&source), PreviousEdit::Remove),
         None => return Label::InPlace,
     };
-    if namespace.labels.get(labels::REVISION) == revision.as_ref()
-        && namespace.labels.get(labels::INJECTION) == injection.as_ref()
-    {
+    if wanted.is_on(namespace) {
         return Label::InPlace;
     }
     match permission(pass, namespace, may_write) {
-        Permission::Granted => Label::Write(Box::new(Relabel {
-            namespace: namespace.name.clone(),
-            resource_version: namespace.resource_version.clone(),
-            revision: revision.map(Revision::from),
-            injection,
-            previous: PreviousEdit::Remove,
-            stamp: pass.run.relabel_stamp(&pass.intent.uid, &namespace.name),
-            because: format!("the run goes back from {} to {}", revisions.1, revisions.0),
-        })),
+        Permission::Granted => {
+            let stamp = pass.run.relabel_stamp(&pass.intent.uid, &namespace.name);
+            Label::Write(Box::new(return_to(pass, namespace, wanted, previous, stamp)))
+        }
         Permission::Used | Permission::Never => Label::Reverted,
+    }
+}
+
+/// Puts back what had to stay away while workloads came back, because it keeps new pods from the source's sidecar. Says
+/// whether every namespace up to the wave `last` is what it was before the run.
+pub fn memory_restored(pass: &mut Pass<'_>, last: u32) -> bool {
+    let stamp = pass.run.restored_stamp(&pass.intent.uid);
+    let mut restored = true;
+    for (_, name) in namespaces_up_to(pass, last) {
+        let Some(namespace) = pass.snapshot.namespaces.get(&name).filter(|namespace| !namespace.terminating)
+        else {
+            continue;
+        };
+        let Some(before) = memory(pass, namespace).filter(|before| !before.is_on(namespace)) else {
+            continue;
+        };
+        restored = false;
+        let relabel = return_to(pass, namespace, before, PreviousEdit::Remove, stamp.clone());
+        if !pass.note_refusal(About::Namespace(name), &stamp) {
+            announce(pass, &relabel);
+        }
+        pass.effect(Effect::Relabel(relabel));
+    }
+    restored
+}
+
+/// The two labels of a namespace that decide injection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct InjectionLabels {
+    revision: Option<String>,
+    injection: Option<String>,
+}
+
+impl InjectionLabels {
+    fn only(revision: &Revision) -> Self {
+        Self { revision: Some(revision.0.clone()), injection: None }
+    }
+
+    fn is_on(&self, namespace: &Namespace) -> bool {
+        namespace.labels.get(labels::REVISION) == self.revision.as_ref()
+            && namespace.labels.get(labels::INJECTION) == self.injection.as_ref()
+    }
+
+    /// Whether new pods of the namespace would get this revision's sidecar with these labels.
+    fn leads_to(&self, pass: &Pass<'_>, namespace: &Namespace, revision: &Revision) -> bool {
+        let mut labels = namespace.labels.clone();
+        for (key, value) in [(labels::REVISION, &self.revision), (labels::INJECTION, &self.injection)] {
+            match value {
+                Some(value) => labels.insert(key.to_owned(), value.clone()),
+                None => labels.remove(key),
+            };
+        }
+        let found = namespace_injection(&pass.snapshot.webhooks, &namespace.name, &labels);
+        matches!(found, Injection::One(injector) if injector.revision == *revision)
+    }
+}
+
+/// What the namespace said before this run's pair of revisions was written to it.
+fn memory(pass: &Pass<'_>, namespace: &Namespace) -> Option<InjectionLabels> {
+    let revisions = pass.revisions();
+    let previous = namespace.previous.as_ref().filter(|_| moved_by(namespace, pair(&revisions)))?;
+    Some(InjectionLabels { revision: previous.revision.clone(), injection: previous.injection.clone() })
+}
+
+fn names_target(pass: &Pass<'_>, namespace: &Namespace) -> bool {
+    namespace.labels.get(labels::REVISION).is_some_and(|value| value == pass.run.target.as_str())
+}
+
+fn return_to(
+    pass: &Pass<'_>,
+    namespace: &Namespace,
+    wanted: InjectionLabels,
+    previous: PreviousEdit,
+    stamp: String,
+) -> Relabel {
+    Relabel {
+        namespace: namespace.name.clone(),
+        resource_version: namespace.resource_version.clone(),
+        revision: wanted.revision.map(Revision::from),
+        injection: wanted.injection,
+        previous,
+        stamp,
+        because: format!("the run goes back from {} to {}", pass.run.target, pass.run.source),
     }
 }
 
@@ -191,12 +269,16 @@ fn announce(pass: &mut Pass<'_>, relabel: &Relabel) {
     let about = about_namespace(&relabel.namespace);
     let value = relabel.revision.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
     let back = pass.run.direction() == Direction::Back;
+    let injection = relabel
+        .injection
+        .as_ref()
+        .map_or_else(String::new, |value| format!(" and {}={value} put back", labels::INJECTION));
     pass.effect_event(
         false,
         // Reasons of their own: the event recorder folds events of one reason and drops the later note.
         if back { "NamespaceRestored" } else { "NamespaceRelabeled" },
         about.clone(),
-        format!("{} is set to {value}: {}", labels::REVISION, relabel.because),
+        format!("{} is set to {value}{injection}: {}", labels::REVISION, relabel.because),
     );
     if back {
         return;

@@ -6,7 +6,7 @@ use crate::gate;
 use crate::ids::NamespaceName;
 use crate::inventory::{Group, members};
 use crate::machine::batch::{self, Front};
-use crate::machine::pass::{Pass, after, pair};
+use crate::machine::pass::{Pass, after, pair, shown};
 use crate::machine::phase::Trigger;
 use crate::machine::relabel::{in_place_since, labels_in_place};
 use crate::plan::{PlannedWave, WaveKind};
@@ -70,7 +70,7 @@ pub fn settled(pass: &mut Pass<'_>, write: Option<u32>) -> bool {
         pass.wait(
             WaitReason::Settling,
             None,
-            format!("the labels must stay until {until} before restarts begin"),
+            format!("the labels must stay until {} before restarts begin", shown(until)),
         );
         pass.wake_at(until);
         return false;
@@ -134,7 +134,7 @@ pub fn soak(pass: &mut Pass<'_>) -> bool {
     pass.needs.pods.clone_from(&namespaces);
     let until = after(*pass.run.soak_since.get_or_insert(pass.now), wave.soak_seconds);
     if until > pass.now {
-        pass.wait(WaitReason::Soaking, None, format!("wave {:?} soaks until {until}", wave.name));
+        pass.wait(WaitReason::Soaking, None, format!("wave {:?} soaks until {}", wave.name, shown(until)));
         pass.wake_at(until);
         return false;
     }

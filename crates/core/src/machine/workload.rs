@@ -15,6 +15,11 @@ use crate::wait::WaitReason;
 /// Pods of the front's namespaces by workload. A namespace whose pods are not known is missing.
 pub type Pods<'a> = BTreeMap<NamespaceName, BTreeMap<WorkloadRef, Vec<&'a Pod>>>;
 
+/// The pods of one workload.
+pub fn of<'p>(pods: &'p Pods<'_>, workload: &WorkloadRef) -> &'p [&'p Pod] {
+    pods.get(&workload.namespace).and_then(|by| by.get(workload)).map_or(&[], Vec::as_slice)
+}
+
 /// Where a workload stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -95,10 +100,8 @@ pub fn patched(pass: &Pass<'_>, entry: &BatchEntry, workload: &Workload, pods: &
         Some(generation) if workload.generation < *generation => Patched::InPlace,
         Some(_) => Patched::Stripped,
         None => {
-            let made_from_it = pods
-                .get(&entry.workload.namespace)
-                .and_then(|by| by.get(&entry.workload))
-                .is_some_and(|pods| pods.iter().any(|pod| pod.restart.as_ref() == Some(&stamp)));
+            let made_from_it =
+                of(pods, &entry.workload).iter().any(|pod| pod.restart.as_ref() == Some(&stamp));
             if made_from_it { Patched::Stripped } else { Patched::NotYet }
         }
     }
@@ -131,8 +134,12 @@ pub fn safe_to_restart(
     let budgets = pass.snapshot.budgets.get(&reference.namespace).map_or(&[][..], Vec::as_slice);
     match budget_verdict(workload, budgets, &open) {
         Verdict::Allowed => true,
-        Verdict::Wait(why) | Verdict::Never(why) => {
+        Verdict::Wait(why) => {
             pass.wait(WaitReason::BudgetExhausted, about, why);
+            false
+        }
+        Verdict::Never(why) => {
+            pass.wait(WaitReason::BudgetNeverMet, about, why);
             false
         }
     }
@@ -160,10 +167,8 @@ fn unsafe_injection(pass: &Pass<'_>, workload: &Workload, destination: &Revision
 }
 
 /// The pods that a restart would replace do not serve anyway.
-fn only_unready_are_stale(pods: &Pods<'_>, workload: &WorkloadRef, destination: &Revision) -> bool {
-    pods.get(&workload.namespace)
-        .and_then(|by| by.get(workload))
-        .is_some_and(|pods| pods.iter().filter(|pod| is_stale(pod, destination)).all(|pod| !pod.ready))
+pub fn only_unready_are_stale(pods: &Pods<'_>, workload: &WorkloadRef, destination: &Revision) -> bool {
+    of(pods, workload).iter().filter(|pod| is_stale(pod, destination)).all(|pod| !pod.ready)
 }
 
 /// An ordered StatefulSet does not replace a pod while another one is not ready, even when it is the unready pod itself
@@ -178,10 +183,9 @@ pub fn stuck_stateful_set(
         return None;
     }
     let destination = pass.run.destination().clone();
-    let pod =
-        pods.get(&entry.workload.namespace)?.get(&entry.workload)?.iter().find(|pod| {
-            pod.deletion.is_none() && !pod.finished && !pod.ready && is_stale(pod, &destination)
-        })?;
+    let pod = of(pods, &entry.workload)
+        .iter()
+        .find(|pod| pod.deletion.is_none() && !pod.finished && !pod.ready && is_stale(pod, &destination))?;
     let late = after(entry.since, STUCK_AFTER_SECONDS);
     if late > pass.now {
         pass.wake_at(late);

@@ -11,7 +11,12 @@ fn a_deployment_is_brought_to_the_common_form() {
     let seen = deployment(json!({
         "metadata": {
             "name": "web", "namespace": "shop", "uid": "u-1", "generation": 7,
-            "managedFields": [{"manager": "kubectl"}],
+            "managedFields": [
+                {"manager": "kubectl", "operation": "Update", "time": "2026-01-01T00:00:00Z", "fieldsV1": {"f:spec": {}}},
+                {"manager": "argocd-controller", "operation": "Apply", "time": "2026-01-02T00:00:00Z"},
+                {"manager": "meshupgrade-operator", "operation": "Apply", "time": "2026-01-03T00:00:00Z"},
+                {"manager": "kube-controller-manager", "time": "2026-01-04T00:00:00Z", "subresource": "status"},
+            ],
             "ownerReferences": [
                 {"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "r", "uid": "2", "controller": true},
             ],
@@ -45,6 +50,7 @@ fn a_deployment_is_brought_to_the_common_form() {
     assert_eq!(workload.generation, 7);
     let owner = workload.controller.as_ref().unwrap();
     assert_eq!((owner.kind.as_str(), owner.group.as_str()), ("Rollout", "argoproj.io"));
+    assert_eq!(workload.managers, ["argocd-controller", "kubectl"]);
     assert_eq!(workload.replicas, 3);
     assert_eq!(
         workload.strategy,
