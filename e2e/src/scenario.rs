@@ -103,6 +103,11 @@ impl Scenario {
         &mut self.operators
     }
 
+    /// The last lines of all operators' output.
+    pub fn operator_log(&self) -> String {
+        self.operators.iter().map(|operator| operator.log_tail(200)).collect()
+    }
+
     /// SIGTERM for every operator, as when its Deployment is scaled to zero.
     pub fn stop_operators(&mut self) -> Result<()> {
         for mut operator in self.operators.drain(..) {

@@ -28,6 +28,8 @@ pub enum Published {
     Stale,
     /// Not leading any more, or stopping: nothing was written.
     Skipped,
+    /// The API server took it and stored another record: its CustomResourceDefinition does not know all fields.
+    Pruned,
 }
 
 /// Whether and when a status must be written.
@@ -145,7 +147,9 @@ async fn write(
             written.metadata.managed_fields = None;
             let written = Arc::new(written);
             context.memory.wrote(&written);
-            Ok(Published::Done(written))
+            // What follows rests on what is stored, not on what was sent.
+            let stored = record_of(&written) == record_of(&body);
+            Ok(if stored { Published::Done(written) } else { Published::Pruned })
         }
         Err(CallError::Conflict(_) | CallError::NotFound(_)) => {
             context.memory.doubt(&memory::uid(upgrade));

@@ -30,6 +30,16 @@ pub enum Error {
         #[source]
         source: CallError,
     },
+    /// The stored status lacks what was written to it: an older CustomResourceDefinition drops fields that it does not know.
+    #[error(
+        "the API server dropped fields of the status of {name}, so nothing else is written: its \
+         CustomResourceDefinition is older than this operator; apply the one of this version (config/crd, or kubectl \
+         apply -f of the chart's crd.yaml)"
+    )]
+    Pruned {
+        /// The MeshUpgrade.
+        name: String,
+    },
     /// Some writes have an unknown outcome.
     #[error("writes of {name} have an unknown outcome")]
     Effects {
@@ -65,6 +75,7 @@ pub async fn pass(context: &Context, cached: &MeshUpgrade) -> Result<Option<Dura
         match published {
             // The effects rest on a record that is no longer the stored one, or no longer ours to carry out.
             Published::Stale | Published::Skipped => return Ok(words_in),
+            Published::Pruned => return Err(Error::Pruned { name }),
             Published::Later(_) => {}
             Published::Done(written) => upgrade = written,
         }
@@ -87,7 +98,7 @@ fn after(published: &Published) -> Option<Duration> {
     match published {
         Published::Done(_) => None,
         Published::Later(left) => Some(*left),
-        Published::Stale | Published::Skipped => Some(SOON),
+        Published::Stale | Published::Skipped | Published::Pruned => Some(SOON),
     }
 }
 

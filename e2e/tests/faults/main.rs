@@ -5,6 +5,7 @@ mod churn;
 mod completion;
 mod control_plane;
 mod crash;
+mod crd;
 mod holds;
 mod labels;
 mod replicas;
