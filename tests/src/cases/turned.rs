@@ -1,6 +1,7 @@
 //! Runs that turn back.
 
 use meshupgrade_core::intent::{OnFailure, RollbackControlPlane};
+use meshupgrade_core::labels;
 use meshupgrade_core::machine::phase::Phase;
 use meshupgrade_core::wait::WaitReason;
 
@@ -8,8 +9,8 @@ use super::plain::{both_labels, three_waves, two_apps};
 use crate::action::Action;
 use crate::case::{CASE, Case, End, When, beat};
 use crate::neighbours::Neighbour;
-use crate::world::World;
 use crate::world::build::{NEW, OLD, deployment, rolling, stateful_set};
+use crate::world::{Plane, World};
 
 /// The scenarios of this file.
 pub fn cases() -> Vec<Case> {
@@ -127,6 +128,14 @@ pub fn cases() -> Vec<Case> {
             ..CASE
         },
         Case {
+            name: "default_injection_rolled_back",
+            about: "a namespace had istio-injection and no revision: rollback gives back just that",
+            world: default_injection,
+            script: || vec![beat(When::Wave(0), Action::RequestRollback(true))],
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
             name: "rollback_before_the_start",
             about: "rollback is requested from the beginning, and there is nothing to undo",
             world: || two_apps(|intent| intent.rollback_requested = true),
@@ -179,5 +188,17 @@ fn sick(on_failure: OnFailure) -> World {
     let mut world = three_waves();
     world.request().on_failure = on_failure;
     world.sick.insert((deployment("shop", "cart"), NEW.into()));
+    world
+}
+
+/// A namespace with `istio-injection=enabled`, which the old control plane answers as the default one.
+fn default_injection() -> World {
+    let mut world = two_apps(|_| {});
+    world.plane(OLD, Plane { installed: true, ready: 2, default: true, ..Plane::default() });
+    world.edit_namespace(&"shop".into(), |namespace| {
+        namespace.labels.remove(labels::REVISION);
+        namespace.labels.insert(labels::INJECTION.to_owned(), "enabled".to_owned());
+        namespace.revision_manager = None;
+    });
     world
 }

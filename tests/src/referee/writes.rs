@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use meshupgrade_core::effect::{PreviousEdit, Relabel, Restart};
 use meshupgrade_core::ids::{NamespaceName, Revision, WorkloadRef};
 use meshupgrade_core::labels;
-use meshupgrade_core::observed::{Labels, PodTemplate};
+use meshupgrade_core::observed::{Labels, Namespace, PodTemplate};
 use meshupgrade_core::pods::workload_of;
 use meshupgrade_core::record::Direction;
 
@@ -51,6 +51,7 @@ impl Referee {
                     "I13: {name} was not on {source} and is brought into {target}"
                 );
                 if matches!(effect.previous, PreviousEdit::Set(_)) {
+                    rule!(!remembers(before, source, target), "I5: what {name} remembers is overwritten");
                     self.first.insert(uid, injection_labels(&before.labels));
                 }
             }
@@ -113,7 +114,11 @@ impl Referee {
             let ours = run.stamp(&seen.intent.uid, 1);
             let written = stamp.is_some() && stamp.map(|it| it.0) == ours.rsplit_once('.').map(|it| it.0);
             let label = namespace.labels.get(labels::REVISION).map(String::as_str);
-            if written && label != Some(destination.as_str()) {
+            // Back, it should say what it said at first, which may be nothing.
+            let first = self.first.get(&namespace.uid).filter(|_| run.direction() == Direction::Back);
+            let expected = first
+                .map_or(Some(destination.as_str()), |first| first.get(labels::REVISION).map(String::as_str));
+            if written && label != expected {
                 self.reverted.insert(name.clone(), seen.at);
             }
         }
@@ -196,12 +201,21 @@ fn is_meshed(
     source: &Revision,
     target: &Revision,
 ) -> bool {
+    // The live labels, or the revision's label alone, where `istio-injection` hides it.
     let mut plain = labels.clone();
     plain.remove(labels::INJECTION);
-    let by_label = selected(&seen.snapshot.webhooks, &plain, name, &PodTemplate::default());
-    let remembered = seen.snapshot.namespaces.get(name).and_then(|namespace| namespace.previous.as_ref());
-    by_label == Outcome::Injected(source.clone())
-        || remembered.is_some_and(|previous| previous.from == *source && previous.to == *target)
+    let selects = |labels: &Labels| {
+        let outcome = selected(&seen.snapshot.webhooks, labels, name, &PodTemplate::default());
+        outcome == Outcome::Injected(source.clone())
+    };
+    selects(labels)
+        || selects(&plain)
+        || seen.snapshot.namespaces.get(name).is_some_and(|namespace| remembers(namespace, source, target))
+}
+
+/// Whether a namespace remembers its labels from before it was moved from one revision to the other.
+fn remembers(namespace: &Namespace, source: &Revision, target: &Revision) -> bool {
+    namespace.previous.as_ref().is_some_and(|previous| previous.from == *source && previous.to == *target)
 }
 
 /// New pods of the workload would get the destination's sidecar.
