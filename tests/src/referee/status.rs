@@ -1,14 +1,16 @@
 //! Rules for what is published.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use meshupgrade_core::conditions::ConditionType;
 use meshupgrade_core::decision::View;
+use meshupgrade_core::ids::WorkloadRef;
 use meshupgrade_core::machine::phase::{Phase, TRANSITIONS, Trigger};
 use meshupgrade_core::record::{MAX_BATCH, MAX_HISTORY, Record, Run};
 use meshupgrade_core::wait::WaitReason;
 
-use super::{Referee, Violation, planned, rule};
+use super::{Referee, Rolling, Violation, planned, rule};
 use crate::world::World;
 use crate::world::history::Seen;
 
@@ -34,6 +36,7 @@ impl Referee {
         }
         self.position(before.run.as_ref(), run)?;
         suspended(before.run.as_ref(), run, seen)?;
+        self.room_beside_others(before.run.as_ref(), record, run, seen)?;
         for wait in &view.blocked {
             self.reached.waits.insert(wait.reason);
             rule!(wait.reason != WaitReason::InvariantViolated, "the core caught itself: {}", wait.because);
@@ -92,6 +95,36 @@ impl Referee {
         Ok(())
     }
 
+    /// I3: a batch that gets new entries has room for what an object of the same name, deleted since, left in rollout; as
+    /// far as the decision saw its stamps.
+    fn room_beside_others(
+        &self,
+        before: Option<&Run>,
+        record: &Record,
+        run: &Run,
+        seen: &Seen,
+    ) -> Result<(), Violation> {
+        let wave = record.plan.as_ref().and_then(|plan| plan.waves.get(run.wave as usize));
+        let (now, old) = (open(run), before.map(open).unwrap_or_default());
+        let Some(wave) = wave.filter(|_| run.rollback.is_none() && !now.is_subset(&old)) else {
+            return Ok(());
+        };
+        let ours = run.stamp(&seen.intent.uid, 1);
+        let left = |(workload, family): &(WorkloadRef, String), rolling: &Rolling| {
+            let foreign = !ours.starts_with(family.as_str()) && rolling.destination == *run.destination();
+            let in_wave = wave.namespaces.contains(&workload.namespace);
+            foreign && in_wave && !now.contains(workload) && seen_rolling(seen, workload, family, rolling)
+        };
+        let left = self.rolling.iter().filter(|(key, rolling)| left(key, rolling)).count();
+        rule!(
+            now.len() + left <= wave.max_concurrent as usize,
+            "I3: {} allowed in rollout, but {} in the batch and {left} of another object",
+            wave.max_concurrent,
+            now.len()
+        );
+        Ok(())
+    }
+
     /// I5: after a rollback every namespace that the operator wrote says what it said before.
     fn labels_are_back(&self, world: &World, record: &Record) -> Result<(), Violation> {
         for name in planned(record) {
@@ -108,6 +141,25 @@ impl Referee {
         }
         Ok(())
     }
+}
+
+/// The workloads of the open batch.
+fn open(run: &Run) -> BTreeSet<WorkloadRef> {
+    run.batch.iter().flat_map(|batch| &batch.entries).map(|entry| entry.workload.clone()).collect()
+}
+
+/// Whether a decision could see that a workload still rolls from this stamp. Pods that only end are not counted.
+fn seen_rolling(seen: &Seen, workload: &WorkloadRef, family: &str, rolling: &Rolling) -> bool {
+    let Some(workload) = seen.snapshot.workloads.get(workload).filter(|it| it.uid == rolling.uid) else {
+        return false;
+    };
+    let status = &workload.rollout;
+    let stamped = workload.template.restart.as_ref().is_some_and(|stamp| stamp.starts_with(family));
+    let done = status.observed_generation >= workload.generation
+        && status.updated >= workload.replicas
+        && status.current <= status.updated
+        && status.available >= workload.replicas;
+    stamped && !done
 }
 
 /// I4: no live pod of the plan's namespaces is on the revision that is to be empty. Pods that were created after the

@@ -7,7 +7,7 @@ use meshupgrade_sequences::action::Action;
 use meshupgrade_sequences::case::{Case, When};
 use meshupgrade_sequences::cases;
 use meshupgrade_sequences::runner::{Run, run_ordered};
-use meshupgrade_sequences::world::build::{NEW, OLD, deployment, epoch};
+use meshupgrade_sequences::world::build::{NEW, OLD, default_rolling, deployment, epoch};
 
 /// Lets a run go so many rounds, does something, lets it go `between` more rounds, does something else, and lets it end.
 fn interrupted(
@@ -159,6 +159,32 @@ fn deleted_everywhere() {
     let what =
         [Action::Delete(deployment("shop", "web")), Action::DeleteNamespace(NamespaceName::from("stock"))];
     everywhere("three_waves", &what, 0, &[], |run| phase(run) == Phase::Succeeded);
+}
+
+/// A workload of the open batch is deleted and created again while its label leads back, and the operator starts anew: it
+/// is another workload, with an entry of its own.
+#[test]
+fn recreated_in_the_batch() {
+    let (shop, cart) = (NamespaceName::from("shop"), deployment("shop", "cart"));
+    let again = [Action::Delete(cart.clone()), Action::Create(cart, 2, default_rolling())];
+    let mut case = cases::find("three_waves").unwrap();
+    case.tolerate.budgets = true;
+    let mut run = Run::new(&case);
+    while !When::Wave(1).has_come(&run.world, epoch()) {
+        run.rounds(1).unwrap();
+    }
+    run.act(&[Action::Label(shop, Some(OLD))]).unwrap();
+    run.rounds(2).unwrap();
+    run.act(&again).unwrap();
+    run.crash();
+    run.rounds(20).unwrap();
+    run.act(&[Action::Retry]).unwrap();
+    let outcome = run.ordered();
+    assert!(
+        outcome.is_ok() && phase(&run) == Phase::Succeeded,
+        "{}",
+        run.failure(None, &format!("{outcome:?}"))
+    );
 }
 
 /// An owner puts a template back, and a person asks for a retry.
