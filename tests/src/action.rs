@@ -46,6 +46,8 @@ pub enum Action {
     Create(WorkloadRef, u32, Strategy),
     /// Deletes a workload.
     Delete(WorkloadRef),
+    /// Deletes a workload and creates it again: a new uid.
+    Recreate(WorkloadRef),
     /// Deploys a new version; a restart annotation that Git does not know stays (server-side apply).
     Redeploy(WorkloadRef),
     /// Changes the replicas.
@@ -102,6 +104,7 @@ pub fn act(world: &mut World, action: Action) {
         Action::CreateNamespace(..) | Action::DeleteNamespace(_) => on_namespace(world, action),
         Action::Create(..)
         | Action::Delete(_)
+        | Action::Recreate(_)
         | Action::Redeploy(_)
         | Action::Scale(..)
         | Action::ReplaceTemplate(_) => on_workload(world, action),
@@ -225,6 +228,13 @@ fn on_workload(world: &mut World, action: Action) {
     match action {
         Action::Create(workload, replicas, strategy) => world.app(&workload, replicas, strategy),
         Action::Delete(workload) => remove(world, &workload),
+        Action::Recreate(workload) => {
+            let app = world.apps.get(&workload).map(|app| (app.view.replicas, app.view.strategy.clone()));
+            remove(world, &workload);
+            if let Some((replicas, strategy)) = app {
+                world.app(&workload, replicas, strategy);
+            }
+        }
         Action::Redeploy(workload) => world.edit_spec(&workload, |app| app.release += 1),
         Action::Scale(workload, replicas) => world.edit_spec(&workload, |app| {
             Arc::make_mut(&mut app.view).replicas = replicas;
@@ -265,6 +275,7 @@ impl fmt::Display for Action {
             Self::DeleteNamespace(name) => write!(f, "deletes namespace {name}"),
             Self::Create(workload, ..) => write!(f, "creates {workload}"),
             Self::Delete(workload) => write!(f, "deletes {workload}"),
+            Self::Recreate(workload) => write!(f, "deletes {workload} and creates it again"),
             Self::Redeploy(workload) => write!(f, "deploys a new version of {workload}"),
             Self::Scale(workload, replicas) => write!(f, "scales {workload} to {replicas}"),
             Self::ReplaceTemplate(workload) => write!(f, "replaces the template of {workload}"),

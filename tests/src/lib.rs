@@ -9,6 +9,7 @@ pub mod action;
 pub mod case;
 pub mod cases;
 pub mod census;
+pub mod explore;
 pub mod faults;
 pub mod log;
 pub mod neighbours;

@@ -36,7 +36,7 @@ pub struct Operator {
     known: Option<Uid>,
     /// The version that each cache shows.
     caches: BTreeMap<Kind, u64>,
-    ledger: BTreeMap<(WorkloadRef, String), i64>,
+    ledger: BTreeMap<(Uid, String), i64>,
     /// Writes that were refused, with the answer.
     refused: BTreeMap<(About, String), String>,
     /// Answers to its own writes, which are newer than what the caches may show.
@@ -158,6 +158,12 @@ impl Operator {
         [asked, self.retry_at].into_iter().flatten().min()
     }
 
+    /// When a census is due that was asked for and is not there yet.
+    pub fn counts_at(&self) -> Option<Timestamp> {
+        let taken = self.census.as_ref().and_then(|census| census.taken_at);
+        self.needs.census_since.filter(|since| taken.is_none_or(|taken| taken < *since))
+    }
+
     /// Adds what it knows to the identity of a state.
     pub fn fingerprint(&self, world: &World, text: &mut String) {
         let wakes = self.wakes_at().map(|at| at.duration_since(world.now).as_secs().clamp(-1, 3));
@@ -180,12 +186,14 @@ impl Operator {
         for (workload, stamp) in self.ledger.keys() {
             let _ = write!(text, "{workload}{stamp}");
         }
+        let _ = write!(text, "{:?}{}", self.refused, self.retry_at.is_some());
         if let Some(work) = &self.work {
             let effects: Vec<_> =
                 work.effects.iter().map(meshupgrade_core::effect::Effect::because).collect();
             let _ = write!(
                 text,
-                "{effects:?}{:?}{:?}",
+                "{effects:?}{}{:?}{:?}",
+                work.published,
                 work.decision.record.run.as_ref().map(|run| (run.phase, run.step, run.wave)),
                 work.decision.view.message
             );
@@ -255,11 +263,7 @@ impl Operator {
 
     /// Takes a census if one is due; it is not taken from caches.
     fn count(&mut self, world: &World) {
-        let Some(since) = self.needs.census_since else {
-            return;
-        };
-        let taken = self.census.as_ref().and_then(|census| census.taken_at);
-        if taken.is_none_or(|taken| taken < since) && since <= world.now {
+        if self.counts_at().is_some_and(|since| since <= world.now) {
             self.census = Some(Arc::new(crate::census::take(world)));
             self.dirty = true;
         }
@@ -381,7 +385,7 @@ impl Operator {
                 }
             }
             Effect::Restart(restart) => {
-                self.ledger.insert((restart.workload.clone(), restart.stamp.clone()), generation);
+                self.ledger.insert((restart.uid.clone(), restart.stamp.clone()), generation);
                 if let Some(app) = world.apps.get(&restart.workload) {
                     let answer = (world.version, Arc::clone(&app.view));
                     self.answers.workloads.insert(restart.workload.clone(), answer);

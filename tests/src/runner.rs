@@ -269,9 +269,10 @@ impl Run {
         self.operators.first().is_some_and(Operator::is_busy)
     }
 
-    /// When the operator wants to be woken.
+    /// When time alone makes the operator go on: it wants to be woken, or a census is due.
     pub fn operator_wakes_at(&self) -> Option<Timestamp> {
-        self.operators.first().and_then(Operator::wakes_at)
+        let operator = self.operators.first()?;
+        [operator.wakes_at(), operator.counts_at()].into_iter().flatten().min()
     }
 
     /// One step of the operator.

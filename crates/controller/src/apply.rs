@@ -167,7 +167,7 @@ async fn send_restart(context: &Context, intent: &Intent, restart: &Restart) -> 
         }
         WorkloadKind::DaemonSet => restart_as::<RawDaemonSet>(context, restart, &stores.daemon_sets).await,
     }?;
-    context.memory.add_applied(&intent.uid, &restart.workload, &restart.stamp, generation);
+    context.memory.add_applied(&intent.uid, &restart.uid, &restart.stamp, generation);
     Ok(())
 }
 

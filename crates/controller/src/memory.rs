@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use kube::ResourceExt;
 use meshupgrade_api::MeshUpgrade;
 use meshupgrade_core::decision::{About, Needs};
-use meshupgrade_core::ids::{Uid, WorkloadRef};
+use meshupgrade_core::ids::Uid;
 use meshupgrade_core::record::Record;
 
 use crate::backoff::Failures;
@@ -28,7 +28,7 @@ struct Remembered {
     /// When the status was last written.
     written_at: Option<Instant>,
     /// Restart stamps that the API server confirmed, with the generation that it answered.
-    applied: BTreeMap<(WorkloadRef, String), i64>,
+    applied: BTreeMap<(Uid, String), i64>,
     /// Writes that were refused.
     refused: BTreeMap<Write, Refusal>,
     needs: Needs,
@@ -115,13 +115,13 @@ impl Memory {
         self.with(uid, |known| known.written_at.map(|at| at.elapsed()))
     }
 
-    /// The restart stamps that the API server confirmed, with the generation that it answered.
-    pub fn applied(&self, uid: &Uid) -> BTreeMap<(WorkloadRef, String), i64> {
+    /// The restart stamps that the API server confirmed, by the workload's uid, with the generation that it answered.
+    pub fn applied(&self, uid: &Uid) -> BTreeMap<(Uid, String), i64> {
         self.with(uid, |known| known.applied.clone())
     }
 
     /// Remembers a confirmed restart.
-    pub fn add_applied(&self, uid: &Uid, workload: &WorkloadRef, stamp: &str, generation: i64) {
+    pub fn add_applied(&self, uid: &Uid, workload: &Uid, stamp: &str, generation: i64) {
         let confirmed = (workload.clone(), stamp.to_owned());
         self.with(uid, |known| known.applied.insert(confirmed, generation));
     }
@@ -223,7 +223,6 @@ fn version(upgrade: &MeshUpgrade) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use meshupgrade_core::ids::WorkloadKind;
     use serde_json::json;
 
     use super::*;
@@ -274,7 +273,7 @@ mod tests {
             Record { run: Some(serde_json::from_value(run).unwrap()), ..Record::default() }
         };
         memory.set_record(&uid, &run(1));
-        memory.add_applied(&uid, &WorkloadRef::new(WorkloadKind::Deployment, "shop", "web"), "s", 2);
+        memory.add_applied(&uid, &Uid::from("w-1"), "s", 2);
         memory.set_record(&uid, &run(1));
         assert_eq!(memory.applied(&uid).len(), 1);
         memory.set_record(&uid, &run(2));

@@ -34,8 +34,9 @@ pub struct Snapshot {
     pub census: Option<Arc<Census>>,
     /// Other MeshUpgrades, each with whether it is in the middle of a run.
     pub other_upgrades: Vec<OtherUpgrade>,
-    /// Restart stamps that this process knows to be applied, with the `metadata.generation` that the API server answered.
-    pub applied: BTreeMap<(WorkloadRef, String), i64>,
+    /// Restart stamps that this process knows to be applied to the workload of this uid, with the `metadata.generation`
+    /// that the API server answered.
+    pub applied: BTreeMap<(Uid, String), i64>,
     /// Writes that the API server or an admission policy refused a moment ago: what they were about, their stamp, and the
     /// answer.
     pub refused: BTreeMap<(About, String), String>,

@@ -137,6 +137,21 @@ pub fn cases() -> Vec<Case> {
             ..CASE
         },
         Case {
+            name: "recreated_after_its_restart",
+            about: "a workload of the open batch is deleted and created again while the label leads back",
+            world: three_waves,
+            script: || {
+                let cart = deployment("shop", "cart");
+                vec![
+                    beat(When::Wave(1), Action::Label("shop".into(), Some(OLD))),
+                    beat(When::Now, Action::Recreate(cart)),
+                    beat(When::After(60), Action::Retry),
+                ]
+            },
+            tolerate: crate::case::Tolerate { budgets: true, ..CASE.tolerate },
+            ..CASE
+        },
+        Case {
             name: "reapplied",
             about: "the object is deleted in the second wave and applied again: what was moved is adopted",
             world: three_waves,

@@ -24,7 +24,7 @@ pub fn teams(world: &mut World, rng: &mut Rng) {
     let serial = world.version;
     let action = match rng.below(10) {
         0..=3 => rng.pick(&apps).cloned().map(Action::Redeploy),
-        4 => rng.pick(&apps).cloned().map(Action::Delete),
+        4 => rng.pick(&apps).cloned().map([Action::Delete, Action::Recreate][rng.index(2)]),
         5 | 6 => rng.pick(&meshed).map(|namespace| {
             Action::Create(deployment(namespace.as_str(), &format!("late-{serial}")), 2, default_rolling())
         }),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, outside of the test functions")]
 
+mod explore;
 mod fakes;
 mod faults;
 mod ordered;

@@ -7,7 +7,7 @@ use meshupgrade_sequences::action::Action;
 use meshupgrade_sequences::case::{Case, When};
 use meshupgrade_sequences::cases;
 use meshupgrade_sequences::runner::{Run, run_ordered};
-use meshupgrade_sequences::world::build::{NEW, OLD, default_rolling, deployment, epoch};
+use meshupgrade_sequences::world::build::{NEW, OLD, default_rolling, deployment, epoch, stateful_set};
 
 /// Lets a run go so many rounds, does something, lets it go `between` more rounds, does something else, and lets it end.
 fn interrupted(
@@ -151,6 +151,14 @@ fn redeployed_everywhere() {
     everywhere("three_waves", &[Action::Redeploy(deployment("shop", "web"))], 0, &[], |run| {
         phase(run) == Phase::Succeeded
     });
+}
+
+/// A team deletes a workload and creates it again under the same name.
+#[test]
+fn recreated_everywhere() {
+    for app in [deployment("shop", "web"), stateful_set("billing", "db")] {
+        everywhere("three_waves", &[Action::Recreate(app)], 0, &[], |run| phase(run) == Phase::Succeeded);
+    }
 }
 
 /// A team deletes a workload, and a namespace.

@@ -62,7 +62,7 @@ fn restart(pass: &mut Pass<'_>, namespaces: &BTreeSet<NamespaceName>, open: bool
         pass.run.wave = wave;
     } else {
         pass.run.step = WaveStep::Proven;
-        pass.run.soak_since = Some(pass.now);
+        pass.run.soak_since = pass.run.soak_since.max(Some(pass.now));
     }
     true
 }
@@ -102,7 +102,8 @@ fn prove(pass: &mut Pass<'_>) -> bool {
         // Something of ours still runs there, for example a pod that was created late: once more through the waves.
         pass.run.step = WaveStep::Restart;
         pass.run.wave = from_wave;
-        pass.run.soak_since = None;
+        // This count has been acted on: the next proof needs a newer one.
+        pass.run.soak_since = counted.checked_add(jiff::SignedDuration::from_nanos(1)).ok();
         return true;
     }
     for because in failed {

@@ -294,8 +294,11 @@ fn fill(
 ) -> Vec<BatchEntry> {
     let forward = pass.run.direction() == Direction::Forward;
     let failed = entries.iter().filter(|entry| entry.timed_out).count();
-    let busy =
-        if forward { entries.len() + rolling_from_before(front, &entries) } else { entries.len() - failed };
+    let busy = if forward {
+        entries.len() + rolling_from_before(pass, front, pods, &entries)
+    } else {
+        entries.len() - failed
+    };
     let capacity = usize::try_from(front.max_concurrent).unwrap_or(1).saturating_sub(busy);
     let mut candidates = Vec::new();
     for workload in &front.members {
@@ -335,14 +338,18 @@ fn fill(
     entries
 }
 
-/// Workloads that still roll from a restart of ours that no batch knows of: an object of the same name was deleted in the
-/// middle of it and applied again.
-fn rolling_from_before(front: &Front<'_>, entries: &[BatchEntry]) -> usize {
+/// Workloads that still roll, or end old pods, from a restart of ours that no batch knows of: an object of the same name
+/// was deleted in the middle of it and applied again.
+fn rolling_from_before(pass: &Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, entries: &[BatchEntry]) -> usize {
+    let unfinished = |workload: &Workload| {
+        rollout(workload) != Rollout::Done
+            || matches!(state(pass, workload, pods, pass.run.destination()), State::Terminating(_))
+    };
     front
         .members
         .iter()
-        .filter(|workload| workload.template.restart.is_some() && rollout(workload) != Rollout::Done)
         .filter(|workload| entries.iter().all(|entry| entry.workload != workload.reference))
+        .filter(|workload| workload.template.restart.is_some() && unfinished(workload))
         .count()
 }
 

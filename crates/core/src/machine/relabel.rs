@@ -54,12 +54,13 @@ pub fn labels_in_place(pass: &mut Pass<'_>, last: u32, write: Option<u32>) -> bo
     in_place
 }
 
-/// Since when the labels of a wave have been in place, as far as can be told: our last write to one of them, else now.
+/// Since when the labels of a wave have been in place, as far as can be told: the last write to one of its namespaces, by
+/// us or by anybody who may have set the label once more; else now.
 pub fn in_place_since(pass: &Pass<'_>, last: u32) -> Timestamp {
     // `managedFields` times are whole seconds, rounded down: one more keeps the settle time whole.
     let written = namespaces_up_to(pass, last)
         .into_iter()
-        .filter_map(|(_, name)| pass.snapshot.namespaces.get(&name)?.relabelled_at)
+        .filter_map(|(_, name)| pass.snapshot.namespaces.get(&name)?.managers.values().max().copied())
         .max()
         .and_then(|at| at.checked_add(SignedDuration::from_secs(1)).ok());
     written.map_or(pass.now, |at| at.min(pass.now))

@@ -95,7 +95,7 @@ pub fn patched(pass: &Pass<'_>, entry: &BatchEntry, workload: &Workload, pods: &
     if workload.template.restart.as_ref() == Some(&stamp) {
         return Patched::InPlace;
     }
-    match pass.snapshot.applied.get(&(entry.workload.clone(), stamp.clone())) {
+    match pass.snapshot.applied.get(&(workload.uid.clone(), stamp.clone())) {
         // The watch is behind our own write.
         Some(generation) if workload.generation < *generation => Patched::InPlace,
         Some(_) => Patched::Stripped,
