@@ -1,10 +1,14 @@
 //! The end: who removes the old control plane, and what Git says.
 
-use anyhow::{Result, ensure};
-use meshupgrade_e2e::{App, Mesh, SOURCE, Scenario, TARGET, scenario};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use meshupgrade_api::MeshUpgradeStatus;
+use meshupgrade_e2e::{App, Mesh, OperatorSpec, SOURCE, Scenario, TARGET, scenario};
+use meshupgrade_testbed::wait_for;
 use serde_json::json;
 
-use crate::{deployment, spec, sync, untouched, wait_patched};
+use crate::{deployment, label, spec, sync, untouched, wait_patched};
 
 async fn removal(s: &mut Scenario) -> Result<()> {
     let name = "rm-shop";
@@ -111,16 +115,96 @@ async fn git_owned(s: &mut Scenario) -> Result<()> {
     sync(s, owners[0].1, owners[0].0, TARGET).await?;
     untouched(s, 2, &[deployment(names[0], "web")]).await?;
     ensure!(s.status("mesh").await?.phase == "Completing");
-    let release = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": names[0],
-        "labels": {"istio.io/rev": TARGET, "release": "2", "e2e.meshupgrade.io/scenario": ""}}});
-    s.cluster().apply_yaml_as(owners[0].1, &release.to_string()).await?;
+    sync_release(s, owners[0].1, names[0]).await?;
     s.wait_phase("mesh", "Succeeded").await?;
     s.judge(&[]).await
+}
+
+/// A sync that sets the target and changes something else as well: evidence of what Git says.
+async fn sync_release(s: &Scenario, manager: &str, namespace: &str) -> Result<()> {
+    let release = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace,
+        "labels": {"istio.io/rev": TARGET, "release": "2", "e2e.meshupgrade.io/scenario": ""}}});
+    s.cluster().apply_yaml_as(manager, &release.to_string()).await
 }
 
 #[test]
 fn completion_waits_until_git_agrees() {
     scenario("git_owned", async |s: &mut Scenario| git_owned(s).await);
+}
+
+const TOOL: &str = "argocd-controller";
+
+/// Runs until everything is on the target and only Git does not say so.
+async fn up_to_git(s: &mut Scenario, name: &str, operator: &OperatorSpec) -> Result<()> {
+    sync(s, TOOL, name, SOURCE).await?;
+    s.mesh(Mesh::new().app(App::deployment(name, "web").replicas(2))).await?;
+    s.wave(&[name], 1);
+    // A pod of a restarted template fell back: its workload is restarted once more, though nobody asked for a retry.
+    s.case.retries = 1;
+    s.start_operator_as(operator)?;
+    s.upgrade("mesh", spec(&[name])).await?;
+    s.wait_condition("mesh", "Stalled", "True", "GitStillOnOldRevision").await?;
+    s.all_on(TARGET, &[name]).await
+}
+
+/// Somebody puts the label back, and a pod is replaced meanwhile: its successor has the source's sidecar.
+async fn one_pod_falls(s: &Scenario, name: &str) -> Result<()> {
+    label(s, name, SOURCE).await?;
+    let pods = s.cluster().kubectl(&["get", "pods", "-n", name, "-o", "name"]).await?;
+    let pod = pods.lines().next().context("no pods")?;
+    s.cluster().kubectl(&["delete", "-n", name, pod]).await?;
+    wait_for("a pod on the source", Duration::from_secs(20), || async {
+        let proxies = s.proxies(name).await?;
+        Ok((proxies.get(SOURCE) == Some(&1) && proxies.get(TARGET) == Some(&1)).then_some(()))
+    })
+    .await
+}
+
+fn has_stragglers(status: &MeshUpgradeStatus) -> bool {
+    status.plan.as_ref().is_some_and(|plan| plan.waves.iter().any(|wave| wave.name == "stragglers"))
+}
+
+async fn fallen_pod(s: &mut Scenario) -> Result<()> {
+    let name = "fp-shop";
+    up_to_git(s, name, &OperatorSpec::default()).await?;
+    one_pod_falls(s, name).await?;
+    label(s, name, TARGET).await?;
+    s.wait_status("mesh", "a wave of stragglers", has_stragglers).await?;
+    // Git has not said anything yet: with the pod back, that is again all that is missing.
+    s.wait_condition("mesh", "Stalled", "True", "GitStillOnOldRevision").await?;
+    s.all_on(TARGET, &[name]).await?;
+    sync_release(s, TOOL, name).await?;
+    s.wait_phase("mesh", "Succeeded").await?;
+    s.all_on(TARGET, &[name]).await?;
+    // The settle time of a stragglers wave counts from the operator's own write of the label, not from the person's last
+    // one: once it counts from the last change, the exception has to go.
+    s.judge(&["label-before-restart"]).await
+}
+
+#[test]
+fn a_pod_that_fell_back_is_found_and_moved() {
+    scenario("fallen_pod", async |s: &mut Scenario| fallen_pod(s).await);
+}
+
+/// Git agrees in the same moment in which the label is back: every check passes then by the count from before, which
+/// knows nothing of the pod. Only a newer one may end the run.
+async fn counted_before_the_fall(s: &mut Scenario) -> Result<()> {
+    let name = "cb-shop";
+    // Seldom enough that the last count is from before.
+    let seldom = OperatorSpec::default().flag("--census-interval-seconds=10");
+    up_to_git(s, name, &seldom).await?;
+    one_pod_falls(s, name).await?;
+    sync_release(s, TOOL, name).await?;
+    let status = s.wait_phase("mesh", "Succeeded").await?;
+    let proxies = s.proxies(name).await?;
+    ensure!(has_stragglers(&status), "the run ended by a count from before: {proxies:?}");
+    s.all_on(TARGET, &[name]).await?;
+    s.judge(&[]).await
+}
+
+#[test]
+fn a_count_from_before_the_label_changed_ends_nothing() {
+    scenario("counted_before_the_fall", async |s: &mut Scenario| counted_before_the_fall(s).await);
 }
 
 async fn kubectl_owned(s: &mut Scenario) -> Result<()> {
