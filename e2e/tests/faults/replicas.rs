@@ -7,7 +7,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use meshupgrade_e2e::install::NAMESPACE;
-use meshupgrade_e2e::{Mesh, OperatorSpec, SOURCE, Scenario, TARGET, Workload, scenario};
+use meshupgrade_e2e::{App, Mesh, OperatorSpec, SOURCE, Scenario, TARGET, Workload, scenario};
 use meshupgrade_testbed::wait_for;
 use serde_json::json;
 
@@ -81,7 +81,7 @@ async fn applied_again(s: &mut Scenario) -> Result<()> {
     ensure!(s.generation(&deployment(names[1], "waiting")).await? == 1, "nobody asked for it any more");
     s.upgrade("mesh", spec(&names)).await?;
     wait_patched(s, &deployment(names[1], "waiting"), 2).await?;
-    for workload in slow_mesh(names[0], names[1]).apps.iter().map(meshupgrade_e2e::App::workload) {
+    for workload in slow_mesh(names[0], names[1]).apps.iter().map(App::workload) {
         let generation = s.generation(&workload).await?;
         ensure!(generation == 2, "{workload} has generation {generation}");
     }
@@ -105,4 +105,51 @@ async fn applied_again(s: &mut Scenario) -> Result<()> {
 #[test]
 fn deleted_and_applied_again() {
     scenario("applied_again", async |s: &mut Scenario| applied_again(s).await);
+}
+
+/// The new object knows of no batch, and the rollout that the old one began goes on for a while.
+async fn applied_again_in_rollout(s: &mut Scenario) -> Result<()> {
+    let names = ["ar-first", "ar-second"];
+    let (slow, waiting) = (deployment(names[1], "slow"), deployment(names[1], "waiting"));
+    let mesh = Mesh::new()
+        .on(SOURCE, names[0])
+        .on(SOURCE, names[1])
+        .deployments(names[0], &["web"])
+        // Three pods one after the other: long enough for the new object to come to the same wave.
+        .app(App::deployment(names[1], "slow").replicas(3).set("ready-after", "4s"))
+        .deployments(names[1], &["waiting"]);
+    s.mesh(mesh).await?;
+    for name in names {
+        s.wave(&[name], 1);
+    }
+    s.start_operator()?;
+    s.upgrade("mesh", spec(&names)).await?;
+    wait_patched(s, &slow, 2).await?;
+    s.upgrades().delete("mesh", &DeleteParams::default()).await?;
+    s.upgrade("mesh", spec(&names)).await?;
+    let status = s
+        .wait_status("mesh", "the rollout from before to be waited for", |status| {
+            let mut rows = status.blocked.iter().filter(|row| row.reason == "RolloutInProgress");
+            status.run.as_ref().is_some_and(|run| run.wave == 1)
+                && rows.any(|row| row.name.as_deref() == Some("slow"))
+        })
+        .await?;
+    ensure!(status.run.as_ref().is_some_and(|run| run.batch.is_none()), "a batch is open: {:?}", status.run);
+    ensure!(s.generation(&waiting).await? == 1, "two workloads are in rollout");
+    wait_patched(s, &waiting, 2).await?;
+    ensure!(s.generation(&slow).await? == 2, "restarted once more");
+    let status = s.status("mesh").await?;
+    ensure!(status.run.as_ref().is_some_and(|run| run.source.as_str() == SOURCE), "source: {:?}", status.run);
+    s.patch_upgrade("mesh", json!({"spec": {"rollback": {"requested": true}}})).await?;
+    s.wait_phase("mesh", "RolledBack").await?;
+    s.all_on(SOURCE, &names).await?;
+    for name in names {
+        ensure!(s.revision_label(name).await? == SOURCE);
+    }
+    s.judge(&["write-budget"]).await
+}
+
+#[test]
+fn deleted_and_applied_again_in_the_middle_of_a_rollout() {
+    scenario("applied_again_in_rollout", async |s: &mut Scenario| applied_again_in_rollout(s).await);
 }
