@@ -28,9 +28,18 @@ test: check ## the one test command: check, then everything on the real control 
 	cargo test --locked --package meshupgrade-testbed
 	$(MAKE) --no-print-directory e2e
 
-.PHONY: e2e
+E2E := cargo test --locked --package meshupgrade-e2e
+.PHONY: e2e e2e-short e2e-defaults
 e2e: ## upgrade and rollback scenarios on the real control plane, one control plane for each file of e2e/tests
-	cargo test --locked --package meshupgrade-e2e --lib --bins --test upgrade --test rollback
+	$(E2E) --no-run --lib --bins --test upgrade --test rollback --test defaults
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target e2e-short e2e-defaults
+
+e2e-short:
+	$(E2E) --lib --bins --test upgrade --test rollback
+
+# Beside the others: most of its time it waits for the default settle time.
+e2e-defaults:
+	$(E2E) --test defaults
 
 # Not part of `make test` yet: some of these scenarios have not been seen to pass often enough.
 .PHONY: e2e-faults
