@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, Client, ResourceExt};
 use meshupgrade_api::MeshUpgrade;
-use meshupgrade_testbed::{Cluster, ClusterOptions, IstioRevision, SYSTEM_NAMESPACE, wait_for};
+use meshupgrade_testbed::{Cluster, ClusterOptions, IstioRevision, SYSTEM_NAMESPACE, client_for, wait_for};
 
 use crate::audit::Log;
 use crate::cluster::World;
@@ -60,6 +60,11 @@ impl Scenario {
     /// A client of the administrator.
     pub fn client(&self) -> Client {
         self.world.cluster.client()
+    }
+
+    /// A client with the rights of the operator.
+    pub async fn operator_client(&self) -> Result<Client> {
+        client_for(&self.world.kubeconfig).await
     }
 
     /// Applies a mesh and waits until all of it runs on the source.

@@ -1,13 +1,15 @@
-//! Manifests that the API server itself refuses.
+//! What the API server itself refuses: manifests, and writes of the operator that the chart's policies forbid.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use kube::Api;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
+use kube::{Api, Client};
+use meshupgrade_e2e::mesh::MARK;
 use meshupgrade_e2e::{Scenario, scenario};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 fn directory(kind: &str) -> PathBuf {
@@ -113,4 +115,89 @@ async fn valid(s: &mut Scenario) -> Result<()> {
 #[test]
 fn valid_manifests_are_taken() {
     scenario("valid_manifests", async |s: &mut Scenario| valid(s).await);
+}
+
+/// `admission.yaml`: what is there before, and patches in the operator's name.
+#[derive(Deserialize)]
+struct Admission {
+    objects: Vec<Value>,
+    namespace: Vec<Case>,
+    workload: Vec<Case>,
+}
+
+/// One patch. A refused one has `says`.
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    merge: Option<Value>,
+    apply: Option<Value>,
+    says: Option<String>,
+}
+
+/// The object of a manifest, for one client.
+fn api_of(client: Client, object: &Value) -> Result<(Api<DynamicObject>, String)> {
+    let text = |value: &Value| value.as_str().map(str::to_owned).context("no text");
+    let (group, version) = match object["apiVersion"].as_str().and_then(|text| text.split_once('/')) {
+        Some((group, version)) => (group, version),
+        None => ("", "v1"),
+    };
+    let gvk = GroupVersionKind::gvk(group, version, &text(&object["kind"])?);
+    let resource = ApiResource::from_gvk(&gvk);
+    let api = match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+        None => Api::all_with(client, &resource),
+    };
+    Ok((api, text(&object["metadata"]["name"])?))
+}
+
+/// Sends one patch and says what is wrong with the verdict.
+async fn tried(client: Client, object: &Value, case: &Case) -> Result<Option<String>> {
+    let (api, name) = api_of(client, object)?;
+    let manager =
+        PatchParams { field_manager: Some("meshupgrade-operator".into()), ..PatchParams::default() };
+    let sent = match (&case.merge, &case.apply) {
+        (Some(patch), None) => api.patch(&name, &manager, &Patch::Merge(patch)).await,
+        (None, Some(patch)) => {
+            let mut patch = patch.clone();
+            patch["apiVersion"] = object["apiVersion"].clone();
+            patch["kind"] = object["kind"].clone();
+            api.patch(&name, &manager, &Patch::Apply(&patch)).await
+        }
+        _ => bail!("{}: either merge or apply", case.name),
+    };
+    let wrong = match (answer(sent.map(drop))?, &case.says) {
+        (None, None) => None,
+        (Some(said), Some(says)) if said.contains(says) => None,
+        (None, Some(_)) => Some("accepted".to_owned()),
+        (Some(said), _) => Some(format!("refused: {said}")),
+    };
+    Ok(wrong.map(|wrong| format!("{} {name}, {}: {wrong}", object["kind"], case.name)))
+}
+
+async fn policies(s: &mut Scenario) -> Result<()> {
+    let (_, value) = manifest(&directory("admission.yaml"))?;
+    let mut admission: Admission = serde_json::from_value(value)?;
+    for object in admission.objects.iter_mut().filter(|object| object["kind"] == "Namespace") {
+        object["metadata"]["labels"][MARK] = json!("");
+    }
+    let objects: Vec<String> = admission.objects.iter().map(Value::to_string).collect();
+    s.cluster().apply_yaml(&objects.join("\n---\n")).await?;
+    let operator = s.operator_client().await?;
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for object in &admission.objects {
+        let cases = if object["kind"] == "Namespace" { &admission.namespace } else { &admission.workload };
+        for case in cases {
+            wrong.extend(tried(operator.clone(), object, case).await?);
+            count += 1;
+        }
+    }
+    ensure!(count > 50, "only {count} patches");
+    ensure!(wrong.is_empty(), "{} of {count} patches:\n{}", wrong.len(), wrong.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn the_operator_may_change_only_its_own_fields() {
+    scenario("policies", async |s: &mut Scenario| policies(s).await);
 }
