@@ -30,9 +30,15 @@ test: check ## the one test command: check, then everything on the real control 
 
 E2E := cargo test --locked --package meshupgrade-e2e
 .PHONY: e2e e2e-short e2e-defaults
-e2e: ## upgrade and rollback scenarios on the real control plane, one control plane for each file of e2e/tests
+# On the command line only: who has KUBECONFIG in the environment does not ask for scenarios on that cluster.
+ifeq ($(origin KUBECONFIG),command line)
+e2e: compilers
+	cargo run --quiet --locked --package meshupgrade-e2e --bin real-cluster
+else
+e2e: ## upgrade and rollback scenarios on test control planes; with KUBECONFIG=… SOURCE=… TARGET=… some on that cluster
 	$(E2E) --no-run --lib --bins --test upgrade --test rollback --test defaults
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target e2e-short e2e-defaults
+endif
 
 e2e-short:
 	$(E2E) --lib --bins --test upgrade --test rollback

@@ -16,11 +16,12 @@ pub const NAMESPACE: &str = "meshupgrade-system";
 /// Its user name.
 pub const USER: &str = "system:serviceaccount:meshupgrade-system:meshupgrade-operator";
 const RELEASE: &str = "meshupgrade-operator";
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/meshupgrade-operator");
+/// The chart.
+pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/meshupgrade-operator");
 /// What is not installed: nothing would run in it.
 const LEFT_OUT: [&str; 4] = ["Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"];
 /// Longer than any test binary runs.
-const TOKEN_SECONDS: i64 = 3 * 3600;
+pub const TOKEN_SECONDS: i64 = 3 * 3600;
 
 /// Installs the chart and returns the operator's kubeconfig.
 pub async fn install(cluster: &Cluster) -> Result<PathBuf> {
@@ -30,11 +31,12 @@ pub async fn install(cluster: &Cluster) -> Result<PathBuf> {
     cluster.apply_yaml(&installed(&rendered)?).await.context("cannot install the chart")?;
     let kubeconfig = cluster.service_account_kubeconfig(NAMESPACE, RELEASE, TOKEN_SECONDS).await?;
     served(&cluster.client()).await?;
-    in_force(&kubeconfig).await?;
+    in_force(&kubeconfig, NAMESPACE).await?;
     Ok(kubeconfig)
 }
 
-fn installed(rendered: &str) -> Result<String> {
+/// What is installed of the rendered chart.
+pub fn installed(rendered: &str) -> Result<String> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(rendered).context("the chart is no YAML")?;
     let kept = documents.iter().filter(|document| {
         document.is_object() && !LEFT_OUT.contains(&document["kind"].as_str().unwrap_or_default())
@@ -42,19 +44,21 @@ fn installed(rendered: &str) -> Result<String> {
     Ok(kept.map(Value::to_string).collect::<Vec<_>>().join("\n---\n"))
 }
 
-async fn served(client: &Client) -> Result<()> {
+/// Waits until the API server serves the CRD.
+pub async fn served(client: &Client) -> Result<()> {
     let upgrades: Api<meshupgrade_api::MeshUpgrade> = Api::all(client.clone());
     let list = || async { Ok(Some(upgrades.list(&kube::api::ListParams::default()).await?)) };
     wait_for("the CRD to be served", Duration::from_secs(20), list).await.map(drop)
 }
 
-/// The API server compiles admission policies a moment after they are written.
-async fn in_force(kubeconfig: &Path) -> Result<()> {
+/// Waits for the admission policies, which the API server compiles a moment after they are written: until the operator in
+/// this namespace may not set a label that is not its own.
+pub async fn in_force(kubeconfig: &Path, namespace: &str) -> Result<()> {
     let namespaces: Api<Namespace> = Api::all(client_for(kubeconfig).await?);
     let strange = Patch::Merge(json!({"metadata": {"labels": {"team": "strange"}}}));
     let dry = PatchParams { dry_run: true, ..PatchParams::default() };
     wait_for("the admission policies", Duration::from_secs(20), || async {
-        match namespaces.patch(NAMESPACE, &dry, &strange).await {
+        match namespaces.patch(namespace, &dry, &strange).await {
             Err(kube::Error::Api(status)) if status.message.contains("may only change the labels") => {
                 Ok(Some(()))
             }

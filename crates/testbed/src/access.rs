@@ -57,6 +57,11 @@ pub(crate) fn documents(yaml: &str) -> Result<Vec<DynamicObject>> {
     objects.map(|value| serde_json::from_value(value).context("not a Kubernetes object")).collect()
 }
 
+/// Server-side apply of every document, with force.
+pub async fn apply_yaml(client: &Client, manager: &str, yaml: &str) -> Result<()> {
+    apply(client, manager, &documents(yaml)?).await
+}
+
 /// Server-side apply of every object, in the given order per kind and kinds in order of appearance.
 pub(crate) async fn apply(client: &Client, manager: &str, objects: &[DynamicObject]) -> Result<()> {
     let mut kinds: HashMap<GroupVersionKind, (ApiResource, ApiCapabilities)> = HashMap::new();
@@ -142,10 +147,7 @@ pub struct ProxyRevision {
 }
 
 /// Proxy and readiness of every pod of the namespace that is not being deleted.
-pub(crate) async fn proxy_revisions(
-    client: &Client,
-    namespace: &str,
-) -> Result<BTreeMap<String, ProxyRevision>> {
+pub async fn proxy_revisions(client: &Client, namespace: &str) -> Result<BTreeMap<String, ProxyRevision>> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let list = pods.list(&ListParams::default()).await?;
     let alive = list.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());

@@ -51,17 +51,39 @@ impl Binaries {
 
     /// [`Binaries::ensure`] for callers without a runtime.
     pub fn ensure_blocking() -> Result<Self> {
-        let root = cache_root()?.join("testbed").join(build_hash()?);
-        let binaries = Self { root };
+        let binaries = Self::find()?;
         if binaries.complete() {
             return Ok(binaries);
         }
-        fs::create_dir_all(binaries.root.join("bin"))
-            .with_context(|| format!("cannot create the cache directory {}", binaries.root.display()))?;
-        let lock = fs::File::create(binaries.root.join("lock"))?;
-        lock.lock().context("cannot lock the build cache")?;
-        binaries.build()?;
+        let _lock = binaries.lock()?;
+        binaries.build(&COMPONENTS)?;
+        binaries.copy_assets()?;
         Ok(binaries)
+    }
+
+    /// Builds only these programs, for callers that bring a cluster of their own.
+    pub fn ensure_only_blocking(programs: &[&str]) -> Result<Self> {
+        let binaries = Self::find()?;
+        if programs.iter().all(|name| binaries.path(name).exists()) {
+            return Ok(binaries);
+        }
+        let wanted: Vec<_> = COMPONENTS.into_iter().filter(|(name, _)| programs.contains(name)).collect();
+        let _lock = binaries.lock()?;
+        binaries.build(&wanted)?;
+        Ok(binaries)
+    }
+
+    fn find() -> Result<Self> {
+        Ok(Self { root: cache_root()?.join("testbed").join(build_hash()?) })
+    }
+
+    /// Until it is dropped, nobody else builds.
+    fn lock(&self) -> Result<fs::File> {
+        fs::create_dir_all(self.root.join("bin"))
+            .with_context(|| format!("cannot create the cache directory {}", self.root.display()))?;
+        let lock = fs::File::create(self.root.join("lock"))?;
+        lock.lock().context("cannot lock the build cache")?;
+        Ok(lock)
     }
 
     /// The path of one program, such as `kubectl`.
@@ -85,18 +107,18 @@ impl Binaries {
         COMPONENTS.iter().all(|(name, _)| self.path(name).exists()) && self.root.join("assets").exists()
     }
 
-    fn build(&self) -> Result<()> {
-        for (index, (name, package)) in COMPONENTS.iter().enumerate() {
+    fn build(&self, wanted: &[(&str, &str)]) -> Result<()> {
+        for (index, (name, package)) in wanted.iter().enumerate() {
             if self.path(name).exists() {
                 continue;
             }
-            eprint!("building {name} ({}/{}) … ", index + 1, COMPONENTS.len());
+            eprint!("building {name} ({}/{}) … ", index + 1, wanted.len());
             std::io::stderr().flush()?;
             let started = Instant::now();
             self.build_one(name, package)?;
             eprintln!("{} s", started.elapsed().as_secs());
         }
-        self.copy_assets()
+        Ok(())
     }
 
     fn build_one(&self, name: &str, package: &str) -> Result<()> {

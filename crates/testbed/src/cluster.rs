@@ -261,7 +261,7 @@ impl Cluster {
 
     /// [`Cluster::apply_yaml`] with a field manager of choice.
     pub async fn apply_yaml_as(&self, manager: &str, yaml: &str) -> Result<()> {
-        access::apply(&self.client, manager, &access::documents(yaml)?).await
+        access::apply_yaml(&self.client, manager, yaml).await
     }
 
     /// Proxy and readiness of every pod of the namespace that is not being deleted, by pod name.

@@ -41,7 +41,7 @@ mod readiness;
 pub mod session;
 mod stages;
 
-pub use access::{ProxyRevision, client_for, is_ready, wait_for};
+pub use access::{ProxyRevision, apply_yaml, client_for, is_ready, proxy_revisions, wait_for};
 pub use binaries::Binaries;
 pub use cluster::{Cluster, ClusterOptions, NodeSpec};
 pub use istio::{IstioRevision, SYSTEM_NAMESPACE};
