@@ -9,7 +9,7 @@ use kube::api::{DeleteParams, ListParams};
 use meshupgrade_e2e::install::NAMESPACE;
 use meshupgrade_e2e::{App, Mesh, OperatorSpec, SOURCE, Scenario, TARGET, Workload, scenario};
 use meshupgrade_testbed::wait_for;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{begin, deployment, slow_mesh, spec, up_to_the_middle, wait_patched};
 
@@ -70,6 +70,13 @@ fn scaled_to_zero_for_a_while() {
     scenario("scaled_to_zero", async |s: &mut Scenario| scaled_to_zero(s).await);
 }
 
+/// A spec whose run is not over when its last workload is: there is time to ask for a rollback.
+fn without_end(names: &[&str]) -> Value {
+    let mut spec = spec(names);
+    spec["completion"]["soakSeconds"] = json!(300);
+    spec
+}
+
 async fn applied_again(s: &mut Scenario) -> Result<()> {
     let names = ["aa-first", "aa-second"];
     let mesh = up_to_the_middle(s, names).await?;
@@ -79,7 +86,7 @@ async fn applied_again(s: &mut Scenario) -> Result<()> {
     s.wait_mesh(&slow.cloned().fold(Mesh::new(), Mesh::app), TARGET).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     ensure!(s.generation(&deployment(names[1], "waiting")).await? == 1, "nobody asked for it any more");
-    s.upgrade("mesh", spec(&names)).await?;
+    s.upgrade("mesh", without_end(&names)).await?;
     wait_patched(s, &deployment(names[1], "waiting"), 2).await?;
     for workload in slow_mesh(names[0], names[1]).apps.iter().map(App::workload) {
         let generation = s.generation(&workload).await?;
@@ -126,7 +133,7 @@ async fn applied_again_in_rollout(s: &mut Scenario) -> Result<()> {
     s.upgrade("mesh", spec(&names)).await?;
     wait_patched(s, &slow, 2).await?;
     s.upgrades().delete("mesh", &DeleteParams::default()).await?;
-    s.upgrade("mesh", spec(&names)).await?;
+    s.upgrade("mesh", without_end(&names)).await?;
     let status = s
         .wait_status("mesh", "the rollout from before to be waited for", |status| {
             let mut rows = status.blocked.iter().filter(|row| row.reason == "RolloutInProgress");
