@@ -86,6 +86,12 @@ fn the_documentation_shows_this_table() {
     }
     let written = fs::read_to_string(document()).unwrap_or_default();
     assert!(written.contains(&diagram()), "docs/state-diagram.md is stale: run with UPDATE_GOLDEN=1");
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+    let readme = fs::read_to_string(readme).unwrap_or_default();
+    assert!(
+        readme.contains(&diagram()),
+        "the diagram in README.md is stale: copy it from docs/state-diagram.md"
+    );
 }
 
 #[test]

@@ -92,6 +92,18 @@ pub fn cases() -> Vec<Case> {
             ..CASE
         },
         Case {
+            name: "nothing_new_after_a_failure",
+            about: "a workload that was broken before is repaired after another one failed: it waits for the retry",
+            world: broken_and_sick,
+            script: || {
+                vec![
+                    beat(When::Waits(WaitReason::WorkloadFailed), Action::Cure(deployment("shop", "broken"))),
+                    beat(When::After(100), Action::Cure(deployment("shop", "cart"))),
+                ]
+            },
+            ..CASE
+        },
+        Case {
             name: "ordered_set_stuck",
             about: "an ordered StatefulSet stands at a pod that cannot live on the target; rollback names it",
             world: || {
@@ -182,6 +194,19 @@ pub fn cases() -> Vec<Case> {
             ..CASE
         },
     ]
+}
+
+/// Two of a wave at once; one cannot live on the target, one is broken from the beginning.
+fn broken_and_sick() -> World {
+    let mut world = sick(OnFailure::Pause);
+    let broken = deployment("shop", "broken");
+    world.running(&broken, 1, rolling(0, 1));
+    world.sick.insert((broken.clone(), OLD.into()));
+    let ids: Vec<u64> = world.pods_of(&broken).iter().map(|(id, _)| *id).collect();
+    for id in ids {
+        world.edit_pod(id, |pod| pod.ready = false);
+    }
+    world
 }
 
 fn sick(on_failure: OnFailure) -> World {

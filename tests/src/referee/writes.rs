@@ -8,7 +8,7 @@ use meshupgrade_core::ids::{NamespaceName, Revision, WorkloadRef};
 use meshupgrade_core::labels;
 use meshupgrade_core::observed::{Labels, Namespace, PodTemplate};
 use meshupgrade_core::pods::workload_of;
-use meshupgrade_core::record::Direction;
+use meshupgrade_core::record::{BatchEntry, Direction};
 
 use super::{Referee, Rolling, Violation, direction_of, planned, revisions, rule};
 use crate::world::World;
@@ -85,7 +85,10 @@ impl Referee {
         let entry = batch.and_then(|batch| {
             batch.entries.iter().find(|entry| entry.workload == *name && entry.uid == effect.uid)
         });
-        rule!(entry.is_some(), "I3: {name} is restarted and not in the stored batch");
+        let Some(entry) = entry else {
+            return Err(format!("I3: {name} is restarted and not in the stored batch"));
+        };
+        opened_before_a_failure(entry, seen)?;
         rule!(answers(seen, destination), "I1: {name} is restarted while {destination} does not answer");
         would_become(effect, seen, destination)?;
         self.has_settled(effect, seen)?;
@@ -231,6 +234,23 @@ fn would_become(effect: &Restart, seen: &Seen, destination: &Revision) -> Result
     rule!(
         outcome == Outcome::Injected(destination.clone()),
         "I1: {name} is restarted, and its pods would become {outcome:?} instead of {destination}"
+    );
+    Ok(())
+}
+
+/// On the way forward nothing is opened any more after a workload of the batch failed.
+fn opened_before_a_failure(entry: &BatchEntry, seen: &Seen) -> Result<(), Violation> {
+    let Some(run) = seen.record.run.as_ref().filter(|run| run.rollback.is_none()) else {
+        return Ok(());
+    };
+    let timeout = SignedDuration::from_secs(i64::from(seen.intent.restart.timeout_seconds));
+    let mut failed = run.batch.iter().flat_map(|batch| &batch.entries).filter(|other| other.timed_out);
+    let failed = failed.find(|failed| entry.since >= failed.since + timeout);
+    rule!(
+        failed.is_none(),
+        "I3: {} is opened after {} failed",
+        entry.workload,
+        failed.map_or_else(String::new, |failed| failed.workload.to_string())
     );
     Ok(())
 }
