@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # A static binary on an empty image. The build lines work on any machine with Rust: they need no container.
-FROM docker.io/library/rust:1.95-slim-bookworm AS build
+FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .

@@ -57,8 +57,10 @@ e2e-faults: ## faults, second half: everything that is not in the first
 	$(E2E) --test faults -- $(LONG:%=--skip=%)
 
 .PHONY: planted
-planted: tools ## show that the tests catch deliberate breaks of invariants and important rules
+planted: tools ## show that sequences and scenarios catch deliberate breaks of invariants and important rules
 	tests/planted/run.sh
+	$(TESTBED) build
+	tests/planted/run.sh --scenarios
 
 # The test control plane: a real API server with two real istiod revisions on this machine, without containers.
 TESTBED := cargo run --quiet --package meshupgrade-testbed --bin testbed --
@@ -86,7 +88,7 @@ demo-rollback: compilers ## the same with a workload that does not come up on th
 	@$(DEMO) --rollback
 
 # helm: the one of the test control plane when it was built, else the one on PATH.
-HELM ?= $(or $(firstword $(wildcard $(HOME)/.cache/meshupgrade/testbed/*/bin/helm)),helm)
+HELM ?= $(or $(firstword $(wildcard $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/meshupgrade/testbed/*/bin/helm)),helm)
 
 .PHONY: generate verify-generated
 generate: ## write the CustomResourceDefinition, its copy in the chart, and the files for kustomize

@@ -2,7 +2,9 @@
 # Shows that the tests catch deliberate breaks: each patch in this folder is one break of an invariant or of an important
 # rule (its first line says which). The tests must fail with it, and the tree must build with it.
 #
-# Usage: run.sh [NAME…]    names of patches without .patch; all of them without an argument
+# Usage: run.sh [--scenarios] [NAME…]    names of patches without .patch; all of them without a name
+# Without --scenarios by unit tests and planner sequences; with it by the scenario on the real control plane that the second
+# line of a patch names.
 # SEEDS: random orders of each case (20). LIMIT: seconds that the tests may take with one patch (300).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -83,6 +85,20 @@ run_tests() {
   run_some "${core[@]}"
 }
 
+# The scenario of a patch: test binary and test.
+scenario_of() {
+  sed -n '2s/^# scenario: //p' "$1"
+}
+
+run_scenario() {
+  local binary test
+  read -r binary test < <(scenario_of "$1")
+  # The operator by itself: the scenario starts what cargo built last.
+  build --package meshupgrade-e2e --test "$binary" || return
+  bounded 1200 cargo build --quiet --locked --package meshupgrade-operator >"$out" 2>&1 || return "$does_not_build"
+  run_some --package meshupgrade-e2e --test "$binary" -- --exact "$test"
+}
+
 # Which tests failed (four of them), and the first rule that one of them names.
 told() {
   local by more rule
@@ -90,6 +106,7 @@ told() {
   more=$(($(wc -w <<<"$by") - 4))
   by=$(head -n 4 <<<"$by" | paste -sd ' ')
   rule=$(grep -oE -m 1 'I[0-9]+: .*' "$out" | sed 's/\\n.*//' || true)
+  [ -n "$rule" ] || rule=$(grep -A 2 -m 1 'panicked at e2e' "$out" | tail -n +2 | paste -sd ' ' || true)
   [ "$more" -le 0 ] || by+=" and $more more"
   printf '        by %s\n' "${by:-nothing that has a name: see $out}"
   [ -z "$rule" ] || printf '        %s\n' "${rule:0:150}"
@@ -101,7 +118,7 @@ try() {
   about=$(sed -n '1s/^# //p' "$1")
   out=$log/$name.log
   patch --quiet --batch --forward --strip=1 <"$1"
-  run_tests || code=$?
+  "$run" "$1" || code=$?
   report "$code" $((SECONDS - begun))
   patch --quiet --batch --strip=1 --reverse <"$1"
 }
@@ -123,16 +140,24 @@ report() {
 }
 
 command -v patch >/dev/null || die "patch is missing: install it (Debian: apt-get install patch)"
+run=run_tests
+if [ "${1:-}" = --scenarios ]; then
+  run=run_scenario
+  shift
+fi
 patches=("$here"/*.patch)
+[ "$run" = run_tests ] || mapfile -t patches < <(grep -l '^# scenario: ' "${patches[@]}")
 [ $# -eq 0 ] || patches=("${@/%/.patch}")
 [ $# -eq 0 ] || patches=("${patches[@]/#/$here/}")
 copy_tree
 all_apply "${patches[@]}"
 
-# A test that fails anyway catches nothing.
-out=$log/unpatched.log
-run_tests || die "without a patch the tests fail or do not build: see $out"
-echo "without a patch all tests pass (build and tests: $SECONDS s)"
+# A test that fails anyway catches nothing. The scenarios without a patch are `make e2e`.
+if [ "$run" = run_tests ]; then
+  out=$log/unpatched.log
+  run_tests || die "without a patch the tests fail or do not build: see $out"
+  echo "without a patch all tests pass (build and tests: $SECONDS s)"
+fi
 
 for patch in "${patches[@]}"; do
   try "$patch"
