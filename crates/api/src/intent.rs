@@ -14,6 +14,7 @@ use crate::spec::{
     Budgets, CompletionMode, MeshUpgrade, NamespaceSelector, OnFailure, RollbackControlPlane,
     SelectorOperator, WaveSpec,
 };
+use crate::window::windows;
 
 /// Name of the one wave of a spec without waves.
 pub const DEFAULT_WAVE: &str = "all";
@@ -42,6 +43,7 @@ impl MeshUpgrade {
                 pause_seconds: spec.restart.pause_seconds,
                 respect_budgets: spec.restart.budgets == Budgets::Respect,
             },
+            windows: windows(spec.windows.as_deref())?,
             suspend: spec.suspend,
             plan_only: spec.plan_only,
             rollback_requested: spec.rollback.requested,

@@ -17,6 +17,7 @@ pub mod spec;
 pub mod status;
 pub mod structure;
 pub mod validate;
+mod window;
 
 pub use crd::crd;
 pub use field::FieldError;

@@ -12,6 +12,10 @@ pub const NAMESPACES: usize = 1000;
 pub const SELECTOR_TERMS: usize = 16;
 /// Most values of one expression of a selector.
 pub const SELECTOR_VALUES: usize = 64;
+/// Most maintenance windows.
+pub const WINDOWS: usize = 16;
+/// Longest name of a time zone.
+pub const TIME_ZONE: usize = 64;
 /// Most workloads in rollout at once, as a number or as a share.
 pub const CONCURRENT: u32 = 100;
 /// Longest time to wait on purpose, in seconds: 30 days.
@@ -37,5 +41,7 @@ pub const LABEL_KEY_PATTERN: &str =
     "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
 /// The value of a label.
 pub const LABEL_VALUE_PATTERN: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
+/// A time of day.
+pub const TIME_PATTERN: &str = "^([01][0-9]|2[0-3]):[0-5][0-9]$";
 /// A share from 1% to 100%.
 pub const PERCENT_PATTERN: &str = "^([1-9][0-9]?|100)%$";

@@ -70,6 +70,13 @@ pub const CONTROL_PLANE: Rule = Rule {
     message: "exactly one kind of control plane must be set: external",
 };
 
+/// A time zone must be one that the API server knows; asking for the time there fails otherwise.
+pub const TIME_ZONE: Rule = Rule {
+    field: "",
+    rule: "timestamp('2026-01-01T00:00:00Z').getFullYear(self) > 0",
+    message: "must be the name of an IANA time zone, for example Europe/Berlin or UTC",
+};
+
 macro_rules! run_active {
     () => {
         "has(oldSelf.status) && has(oldSelf.status.run) && has(oldSelf.status.run.startedAt) && \

@@ -64,6 +64,12 @@ pub struct MeshUpgradeSpec {
     #[serde(default)]
     pub restart: RestartSpec,
 
+    /// Maintenance windows: outside of them nothing new starts, and what is started ends. A rollback does not wait for
+    /// them. Left out: something may start at any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = limits::WINDOWS), extend("x-kubernetes-list-type" = "atomic"))]
+    pub windows: Option<Vec<WindowSpec>>,
+
     /// Hold as soon as no batch is open. Running restarts end; nothing new starts.
     #[serde(default)]
     pub suspend: bool,
@@ -309,6 +315,50 @@ pub enum Budgets {
     Respect,
     /// They do not.
     Ignore,
+}
+
+/// A maintenance window, in the time of a place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WindowSpec {
+    /// The days on which it opens. Left out: every day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 7), extend("x-kubernetes-list-type" = "set"))]
+    pub days: Option<Vec<Day>>,
+
+    /// When it opens, for example `22:00`.
+    #[schemars(length(max = 5), regex(pattern = limits::TIME_PATTERN))]
+    pub start_time: String,
+
+    /// When it closes, for example `05:00`. Not after `startTime` means on the next day; the same time means a whole day.
+    #[schemars(length(max = 5), regex(pattern = limits::TIME_PATTERN))]
+    pub end_time: String,
+
+    /// IANA time zone of both times, for example `Europe/Berlin`.
+    #[schemars(
+        length(min = 1, max = limits::TIME_ZONE),
+        extend("x-kubernetes-validations" = validations(&[rules::TIME_ZONE]))
+    )]
+    pub time_zone: String,
+}
+
+/// A day of the week.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Day {
+    /// Monday.
+    Monday,
+    /// Tuesday.
+    Tuesday,
+    /// Wednesday.
+    Wednesday,
+    /// Thursday.
+    Thursday,
+    /// Friday.
+    Friday,
+    /// Saturday.
+    Saturday,
+    /// Sunday.
+    Sunday,
 }
 
 /// The way back.

@@ -6,10 +6,10 @@ use crate::FieldError;
 use crate::intent::int_or_percent;
 use crate::rules::{self, NAME_MESSAGE, TRANSITIONS};
 use crate::spec::{
-    MeshUpgrade, MeshUpgradeSpec, NamespaceSelector, SelectorOperator, SelectorTerm, WaveSpec,
+    MeshUpgrade, MeshUpgradeSpec, NamespaceSelector, SelectorOperator, SelectorTerm, WaveSpec, WindowSpec,
 };
 use crate::structure::one_of;
-use crate::{checks, limits};
+use crate::{checks, limits, window};
 
 /// Collects findings.
 #[derive(Default)]
@@ -95,6 +95,7 @@ impl MeshUpgradeSpec {
         if let Some(waves) = &self.waves {
             check_waves(&mut found, waves);
         }
+        check_windows(&mut found, self.windows.as_deref());
         let restart = &self.restart;
         found.range("spec.restart.timeoutSeconds", restart.timeout_seconds, 1, limits::TIMEOUT_SECONDS);
         found.range("spec.restart.pauseSeconds", restart.pause_seconds, 0, limits::SOAK_SECONDS);
@@ -119,6 +120,24 @@ fn check_waves(found: &mut Findings, waves: &[WaveSpec]) {
     }
     for (index, wave) in waves.iter().enumerate() {
         check_wave(found, &format!("spec.waves[{index}]"), wave);
+    }
+}
+
+fn check_windows(found: &mut Findings, windows: Option<&[WindowSpec]>) {
+    if windows.is_some_and(<[WindowSpec]>::is_empty) {
+        found.add("spec.windows", "must not be empty; leave it out to start something at any time");
+    }
+    found.count("spec.windows", windows.map_or(0, <[WindowSpec]>::len), limits::WINDOWS);
+    found.0.extend(window::windows(windows).err().into_iter().flatten());
+    for (index, window) in windows.into_iter().flatten().enumerate() {
+        let Some(days) = &window.days else { continue };
+        let field = format!("spec.windows[{index}].days");
+        if days.is_empty() {
+            found.add(&field, "must not be empty; leave it out for every day");
+        }
+        if (1..days.len()).any(|index| days[..index].contains(&days[index])) {
+            found.add(field, "lists a day twice");
+        }
     }
 }
 

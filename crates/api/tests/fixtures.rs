@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 
 use kube_cel::{CompiledSchema, Validator, compile_schema};
 use meshupgrade_api::crd::document;
+use meshupgrade_api::rules::TIME_ZONE;
 use meshupgrade_api::{FieldError, MeshUpgrade, MeshUpgradeStatus, structure};
 use serde_json::Value;
 
@@ -129,7 +130,9 @@ fn cel_rules_and_local_rules_agree() {
             seen.insert(message);
         }
     }
-    let known = rule_messages(&document());
+    let mut known = rule_messages(&document());
+    // The evaluator of these tests knows no time zones; the API server of the end-to-end suite does.
+    assert!(known.remove(TIME_ZONE.message));
     assert_eq!(seen, known);
 }
 

@@ -32,7 +32,7 @@ pub fn decide(now: Timestamp, intent: &Intent, record: &Record, snapshot: &Snaps
     }
     handle_retry(&mut pass);
     let decision = finish(pass, record);
-    enforce(intent, record, snapshot, decision)
+    enforce(now, intent, record, snapshot, decision)
 }
 
 /// One step of the phase. Says whether the position changed, so that the next phase gets its turn.
@@ -105,8 +105,14 @@ fn finish(pass: Pass<'_>, before: &Record) -> Decision {
 }
 
 /// A decision that breaks an invariant is a defect of this crate: nothing is written, and a person is told.
-fn enforce(intent: &Intent, record: &Record, snapshot: &Snapshot, mut decision: Decision) -> Decision {
-    let violations = invariant::violations(intent, record, snapshot, &decision);
+fn enforce(
+    now: Timestamp,
+    intent: &Intent,
+    record: &Record,
+    snapshot: &Snapshot,
+    mut decision: Decision,
+) -> Decision {
+    let violations = invariant::violations(now, intent, record, snapshot, &decision);
     if violations.is_empty() {
         return decision;
     }

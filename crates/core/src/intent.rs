@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::ids::{NamespaceName, Revision, Uid};
 use crate::observed::IntOrPercent;
 use crate::selector::LabelSelector;
+use crate::window::Window;
 
 /// A MeshUpgrade, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct Intent {
     pub waves: Vec<WaveIntent>,
     /// How workloads are restarted.
     pub restart: RestartIntent,
+    /// When something new may start; always when there are none.
+    pub windows: Vec<Window>,
     /// Hold when no batch is open.
     pub suspend: bool,
     /// Publish the plan, write nothing else.

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+
 use crate::decision::Decision;
 use crate::effect::Effect;
 use crate::ids::NamespaceName;
@@ -10,16 +12,23 @@ use crate::intent::Intent;
 use crate::machine::phase::Phase;
 use crate::observed::Snapshot;
 use crate::record::{MAX_BATCH, Record, Run};
+use crate::window::{Opening, opening};
 
 /// What a decision breaks; empty when it is fine.
-pub fn violations(intent: &Intent, before: &Record, snapshot: &Snapshot, decision: &Decision) -> Vec<String> {
+pub fn violations(
+    now: Timestamp,
+    intent: &Intent,
+    before: &Record,
+    snapshot: &Snapshot,
+    decision: &Decision,
+) -> Vec<String> {
     let mut found = Vec::new();
     let Some(run) = &decision.record.run else {
         return vec!["I3: a decision without a run".into()];
     };
     batch_is_bounded(run, decision, &mut found);
     position_never_goes_back(before, run, &mut found);
-    suspended_opens_nothing(intent, before, run, &mut found);
+    held_opens_nothing(now, intent, before, run, &mut found);
     success_is_proven(before, run, snapshot, &mut found);
     effects_stay_in_the_plan(intent, before, snapshot, decision, &mut found);
     found
@@ -55,13 +64,14 @@ fn position_never_goes_back(before: &Record, run: &Run, found: &mut Vec<String>)
     }
 }
 
-fn suspended_opens_nothing(intent: &Intent, before: &Record, run: &Run, found: &mut Vec<String>) {
-    if !intent.suspend || run.rollback.is_some() {
+fn held_opens_nothing(now: Timestamp, intent: &Intent, before: &Record, run: &Run, found: &mut Vec<String>) {
+    let closed = matches!(opening(&intent.windows, now), Opening::Closed(_));
+    if run.rollback.is_some() || !(intent.suspend || closed) {
         return;
     }
     let batches = before.run.as_ref().filter(|old| old.counter == run.counter).map_or(0, |old| old.batches);
     if run.batches > batches {
-        found.push("I12: a batch was opened while the run is suspended".into());
+        found.push("I12: a batch was opened while the run is suspended or no window is open".into());
     }
 }
 

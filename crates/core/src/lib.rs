@@ -26,6 +26,7 @@ pub mod rollout;
 pub mod selector;
 pub mod view;
 pub mod wait;
+pub mod window;
 
 mod decide;
 

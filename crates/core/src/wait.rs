@@ -87,6 +87,8 @@ wait_reasons! {
     StatefulSetStuck => true,
     /// `spec.suspend` is set.
     Suspended => false,
+    /// No maintenance window is open.
+    OutsideWindow => false,
     /// `spec.planOnly` is set.
     PlanOnly => false,
     /// Something still refers to the revision that is to go.

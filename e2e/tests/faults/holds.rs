@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan as _};
 use kube::api::DeleteParams;
 use meshupgrade_e2e::install::USER;
 use meshupgrade_e2e::{SOURCE, Scenario, TARGET, scenario};
@@ -66,6 +68,35 @@ async fn suspended(s: &mut Scenario) -> Result<()> {
 #[test]
 fn suspend_holds_when_no_batch_is_open() {
     scenario("suspend", async |s: &mut Scenario| suspended(s).await);
+}
+
+/// The window closes while `slow` is in rollout: that ends, `waiting` waits, and goes when a window is open.
+async fn window_closes(s: &mut Scenario) -> Result<()> {
+    let names = ["wi-first", "wi-second"];
+    up_to_the_middle(s, names).await?;
+    let in_three_days = Timestamp::now().to_zoned(TimeZone::UTC).checked_add(3.days())?.weekday();
+    let later = json!([{"days": [format!("{in_three_days:?}")],
+        "startTime": "01:00", "endTime": "02:00", "timeZone": "Europe/Berlin"}]);
+    s.patch_upgrade("mesh", json!({"spec": {"windows": later}})).await?;
+    let status = s
+        .wait_status("mesh", "no open batch outside of the window", |status| {
+            status.run.as_ref().is_some_and(|run| run.batch.is_none() && run.wave == 1)
+                && status.condition("Reconciling").is_some_and(|it| it.reason == "OutsideWindow")
+        })
+        .await?;
+    ensure!(status.message.contains("nothing new is started before 20"), "{}", status.message);
+    untouched(s, 3, &[deployment(names[1], "waiting")]).await?;
+    ensure!(s.generation(&deployment(names[1], "waiting")).await? == 1, "a batch was opened");
+    let always = json!([{"startTime": "00:00", "endTime": "00:00", "timeZone": "UTC"}]);
+    s.patch_upgrade("mesh", json!({"spec": {"windows": always}})).await?;
+    s.wait_phase("mesh", "Succeeded").await?;
+    s.all_on(TARGET, &names).await?;
+    s.judge(&[]).await
+}
+
+#[test]
+fn outside_of_its_windows_a_run_starts_nothing_new() {
+    scenario("window_closes", async |s: &mut Scenario| window_closes(s).await);
 }
 
 async fn two_at_once(s: &mut Scenario) -> Result<()> {

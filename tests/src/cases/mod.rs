@@ -3,12 +3,13 @@
 mod disturbed;
 mod plain;
 mod turned;
+mod windows;
 
 use crate::case::Case;
 
 /// All scenarios.
 pub fn all() -> Vec<Case> {
-    [plain::cases(), disturbed::cases(), turned::cases()].concat()
+    [plain::cases(), disturbed::cases(), turned::cases(), windows::cases()].concat()
 }
 
 /// A scenario by name.

@@ -9,6 +9,7 @@ use meshupgrade_core::ids::WorkloadRef;
 use meshupgrade_core::machine::phase::{Phase, TRANSITIONS, Trigger};
 use meshupgrade_core::record::{MAX_BATCH, MAX_HISTORY, Record, Run};
 use meshupgrade_core::wait::WaitReason;
+use meshupgrade_core::window::{Opening, opening};
 
 use super::{Referee, Rolling, Violation, planned, rule};
 use crate::world::World;
@@ -235,9 +236,10 @@ fn bounds(record: &Record, run: &Run) -> Result<(), Violation> {
     Ok(())
 }
 
-/// I12: nothing new is opened while the run is suspended.
+/// I12: nothing new is opened while the run is suspended or outside of its windows.
 fn suspended(before: Option<&Run>, run: &Run, seen: &Seen) -> Result<(), Violation> {
-    if !seen.intent.suspend || run.rollback.is_some() {
+    let closed = opening(&seen.intent.windows, seen.at) != Opening::Open;
+    if !(seen.intent.suspend || closed) || run.rollback.is_some() {
         return Ok(());
     }
     let entries = |run: &Run| -> Vec<_> {
@@ -248,7 +250,7 @@ fn suspended(before: Option<&Run>, run: &Run, seen: &Seen) -> Result<(), Violati
     };
     let old = before.map(entries).unwrap_or_default();
     for entry in entries(run) {
-        rule!(old.contains(&entry), "I12: {} enters a batch while the run is suspended", entry.0);
+        rule!(old.contains(&entry), "I12: {} enters a batch while the run is held", entry.0);
     }
     Ok(())
 }

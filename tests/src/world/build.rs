@@ -64,6 +64,7 @@ pub fn intent() -> Intent {
         settle_seconds: 30,
         waves: vec![wave("all", WaveSelect::Rest, 1)],
         restart: RestartIntent { timeout_seconds: 120, pause_seconds: 0, respect_budgets: true },
+        windows: Vec::new(),
         suspend: false,
         plan_only: false,
         rollback_requested: false,

@@ -240,6 +240,7 @@ fn intent() -> Intent {
             soak_seconds: 0,
         }],
         restart: RestartIntent { timeout_seconds: 600, pause_seconds: 0, respect_budgets: true },
+        windows: Vec::new(),
         suspend: false,
         plan_only: false,
         rollback_requested: false,

@@ -353,13 +353,12 @@ fn rolling_from_before(pass: &Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, entr
         .count()
 }
 
-/// Suspension and the pause between batches hold back new restarts; what is open goes on.
+/// Suspension, windows and the pause between batches hold back new restarts; what is open goes on.
 fn may_open(pass: &mut Pass<'_>, entries: &[BatchEntry]) -> bool {
     if pass.run.direction() == Direction::Back {
         return true;
     }
-    if pass.intent.suspend {
-        pass.wait(WaitReason::Suspended, None, "spec.suspend is set: nothing new is started");
+    if !pass.may_start() {
         return false;
     }
     let pause = pass.intent.restart.pause_seconds;

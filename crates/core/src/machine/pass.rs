@@ -12,6 +12,7 @@ use crate::observed::Snapshot;
 use crate::plan::{Plan, PlannedWave};
 use crate::record::{MAX_HISTORY, Record, Rollback, RollbackCause, Run, RunSummary, SCHEMA, WaveStep};
 use crate::wait::{Wait, WaitReason};
+use crate::window::{Opening, opening};
 
 /// What one call knows and collects.
 pub struct Pass<'a> {
@@ -119,6 +120,26 @@ impl<'a> Pass<'a> {
         let because = format!("the write was refused: {answer}; it is tried again until it is allowed");
         self.wait(WaitReason::WriteRefused, Some(about), because);
         true
+    }
+
+    /// Whether something new may start; the reason is noted if not. A rollback never asks.
+    pub fn may_start(&mut self) -> bool {
+        if self.intent.suspend {
+            self.wait(WaitReason::Suspended, None, "spec.suspend is set: nothing new is started");
+            return false;
+        }
+        match opening(&self.intent.windows, self.now) {
+            Opening::Open => true,
+            Opening::Closed(until) => {
+                let because = format!(
+                    "no window of spec.windows is open: nothing new is started before {}",
+                    shown(until)
+                );
+                self.wait(WaitReason::OutsideWindow, None, because);
+                self.wake_at(until);
+                false
+            }
+        }
     }
 
     /// Notes an event.

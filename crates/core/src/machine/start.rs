@@ -127,6 +127,9 @@ pub fn control_plane(pass: &mut Pass<'_>) -> bool {
         pass.wait(reason, None, format!("{field} is set: nothing is written"));
         return false;
     }
+    if !pass.may_start() {
+        return false;
+    }
     let target = pass.run.target.clone();
     if let Some(wait) = gate::control_plane(pass.snapshot, &pass.intent.istio_namespace, &target) {
         pass.waits.push(wait);

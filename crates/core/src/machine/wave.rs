@@ -36,8 +36,7 @@ pub fn migrate(pass: &mut Pass<'_>) -> bool {
 }
 
 fn relabel(pass: &mut Pass<'_>, open: bool) -> bool {
-    if pass.intent.suspend {
-        pass.wait(WaitReason::Suspended, None, "spec.suspend is set: nothing new is started");
+    if !pass.may_start() {
         return false;
     }
     let wave = pass.run.wave;
@@ -138,8 +137,7 @@ pub fn soak(pass: &mut Pass<'_>) -> bool {
         pass.wake_at(until);
         return false;
     }
-    if pass.intent.suspend {
-        pass.wait(WaitReason::Suspended, None, "spec.suspend is set: nothing new is started");
+    if !pass.may_start() {
         return false;
     }
     let settled = settled(pass, None);
