@@ -56,6 +56,10 @@ e2e-long: ## faults, first half
 e2e-faults: ## faults, second half: everything that is not in the first
 	$(E2E) --test faults -- $(LONG:%=--skip=%)
 
+.PHONY: search
+search: tools ## search larger small worlds exhaustively than `make test` does (some minutes)
+	cargo test --locked --package meshupgrade-sequences -- --ignored --nocapture explore
+
 .PHONY: planted
 planted: tools ## show that sequences and scenarios catch deliberate breaks of invariants and important rules
 	tests/planted/run.sh

@@ -73,9 +73,9 @@ fn disturbed() {
     search("suspended", tiny, &[Action::Suspend(true), Action::Suspend(false)], 0);
 }
 
-/// Minutes each: `cargo test -p meshupgrade-sequences -- --ignored explore`.
+/// Larger ones, minutes each: `make search`.
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes: make search"]
 fn more() {
     let label = |revision| Action::Label("a".into(), Some(revision));
     search("back, one crash", one, &[Action::RequestRollback(true)], 1);
