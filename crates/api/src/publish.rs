@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use meshupgrade_core::conditions::Conditions;
 use meshupgrade_core::decision::{About, Decision};
+use meshupgrade_core::record::Run;
 use meshupgrade_core::wait::Wait;
 
 use crate::digest::plan_digest;
@@ -40,12 +41,23 @@ pub fn publish_status(
         provider: PROVIDER_EXTERNAL.to_owned(),
         blocked_count: u32::try_from(blocked.len()).unwrap_or(u32::MAX),
         conditions: merged_conditions(before, &view.conditions, generation, now),
-        checks: view.checks.iter().take(limits::CHECKS).map(Check::from).collect(),
+        checks: checks(previous, decision),
         blocked,
         plan: record.plan.clone(),
         plan_digest,
         run: record.run.clone(),
         history: record.history.clone(),
+    }
+}
+
+/// Results of the checks that ran in this decision; those of the run's last ones while none run.
+fn checks(previous: Option<&MeshUpgradeStatus>, decision: &Decision) -> Vec<Check> {
+    let counter = |run: Option<&Run>| run.map(|run| run.counter);
+    let same_run =
+        |status: &&MeshUpgradeStatus| counter(status.run.as_ref()) == counter(decision.record.run.as_ref());
+    match previous.filter(same_run) {
+        Some(previous) if decision.view.checks.is_empty() => previous.checks.clone(),
+        _ => decision.view.checks.iter().take(limits::CHECKS).map(Check::from).collect(),
     }
 }
 

@@ -123,6 +123,11 @@ impl Health {
         silent.chain(hanging).collect()
     }
 
+    /// The last error of the watch of this path, if it fails now.
+    pub fn failure(&self, path: &str) -> Option<String> {
+        self.lock().of_path(path).find_map(|watch| watch.error.clone())
+    }
+
     /// The last errors of watches that fail now.
     pub fn failing(&self) -> Vec<String> {
         let progress = self.lock();

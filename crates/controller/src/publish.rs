@@ -10,6 +10,7 @@ use kube::{Api, ResourceExt};
 use meshupgrade_api::{FieldError, MeshUpgrade, MeshUpgradeStatus, publish_status};
 use meshupgrade_core::conditions::{ConditionStatus, ConditionType, Conditions};
 use meshupgrade_core::decision::{Decision, Needs, View, Wake};
+use meshupgrade_core::ids::NamespaceName;
 use meshupgrade_core::labels;
 use meshupgrade_core::record::Record;
 
@@ -74,12 +75,31 @@ pub async fn publish_invalid(
     publish(context, upgrade, &invalid(record_of(upgrade), errors), now).await
 }
 
+/// Publishes that the ConfigMaps of the control planes cannot be read, without which nothing can be decided.
+pub async fn publish_unreadable(
+    context: &Context,
+    upgrade: &Arc<MeshUpgrade>,
+    namespace: &NamespaceName,
+    problem: &str,
+    now: Timestamp,
+) -> Result<Published, CallError> {
+    let message = format!(
+        "the ConfigMaps of namespace {namespace} cannot be read ({problem}): check spec.controlPlane.external.namespace, and \
+         that the operator's chart has it in istioNamespaces"
+    );
+    publish(context, upgrade, &stalled(record_of(upgrade), "ConfigMapsUnreadable", message), now).await
+}
+
 fn invalid(record: Record, errors: &[FieldError]) -> Decision {
     let findings: Vec<String> = errors.iter().map(ToString::to_string).collect();
     let message = format!("the spec is not valid, nothing is written until it is: {}", findings.join("; "));
+    stalled(record, "InvalidSpec", message)
+}
+
+fn stalled(record: Record, reason: &str, message: String) -> Decision {
     let mut conditions = Conditions::default();
-    conditions.set(ConditionType::Stalled, ConditionStatus::True, "InvalidSpec", &*message);
-    conditions.set(ConditionType::Ready, ConditionStatus::False, "InvalidSpec", &*message);
+    conditions.set(ConditionType::Stalled, ConditionStatus::True, reason, &*message);
+    conditions.set(ConditionType::Ready, ConditionStatus::False, reason, &*message);
     Decision {
         effects: Vec::new(),
         view: View {

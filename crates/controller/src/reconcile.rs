@@ -10,7 +10,7 @@ use meshupgrade_core::decision::Wake;
 use crate::apply::apply;
 use crate::client::CallError;
 use crate::context::Context;
-use crate::publish::{Published, publish, publish_invalid, record_of};
+use crate::publish::{Published, publish, publish_invalid, publish_unreadable, record_of};
 use crate::report::report;
 
 /// How often one pass may decide again because something changed.
@@ -65,6 +65,10 @@ pub async fn pass(context: &Context, cached: &MeshUpgrade) -> Result<Option<Dura
             }
         };
         let Some(snapshot) = context.snapshot(&upgrade, &intent) else {
+            if let Some(problem) = context.config_maps.problem(&intent.istio_namespace) {
+                let namespace = &intent.istio_namespace;
+                publish_unreadable(context, &upgrade, namespace, &problem, now).await.map_err(failed)?;
+            }
             return Ok(Some(SOON));
         };
         let record = record_of(&upgrade);

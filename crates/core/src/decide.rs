@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::conditions::{ConditionStatus, ConditionType};
-use crate::decision::{Decision, Event, Needs, Wake};
+use crate::decision::{Decision, Event, Wake};
 use crate::gate;
 use crate::intent::Intent;
 use crate::invariant;
@@ -124,7 +124,8 @@ fn enforce(
     decision.effects.clear();
     decision.record = record.clone();
     decision.wake = Wake::OnChange;
-    decision.needs = Needs::default();
+    // What is shown is what is stored, not what was refused. What is observed goes on.
+    decision.view = view::of(&Pass::new(now, intent, record, snapshot));
     decision.view.message.clone_from(&because);
     decision.view.blocked.insert(0, wait);
     decision.view.conditions.set(

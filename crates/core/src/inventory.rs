@@ -66,7 +66,10 @@ pub fn standing(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>, namespace:
             let names: Vec<&str> = injectors.iter().map(|injector| injector.webhook.as_str()).collect();
             left("SeveralInjectors", format!("several webhooks inject its pods: {}", names.join(", ")))
         }
-        Injection::None(_) if moved_before || hidden_by_injection_label(snapshot, pair, namespace) => {
+        Injection::None(_)
+            if (moved_before && names_one_of(namespace, pair))
+                || hidden_by_injection_label(snapshot, pair, namespace) =>
+        {
             Standing::InScope
         }
         Injection::None(_) => match namespace.labels.get(labels::REVISION) {
@@ -82,6 +85,13 @@ pub fn standing(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>, namespace:
     }
 }
 
+/// Whether the label of a namespace names one of the pair. One that was taken out of the mesh does not come back because
+/// of what an earlier run remembered on it.
+fn names_one_of(namespace: &Namespace, pair: Pair<'_>) -> bool {
+    let value = namespace.labels.get(labels::REVISION);
+    value.is_some_and(|value| value == pair.source.as_str() || value == pair.target.as_str())
+}
+
 /// Whether the previous-values annotation of a namespace names this pair.
 pub fn moved_by(namespace: &Namespace, pair: Pair<'_>) -> bool {
     namespace
@@ -93,7 +103,8 @@ pub fn moved_by(namespace: &Namespace, pair: Pair<'_>) -> bool {
 /// `istio-injection` hides `istio.io/rev` from the revision's webhook: new pods would get no sidecar, though pods with
 /// one live here. Such a namespace is in the mesh, and relabelling mends it.
 fn hidden_by_injection_label(snapshot: &Snapshot, pair: Pair<'_>, namespace: &Namespace) -> bool {
-    namespace.labels.contains_key(labels::INJECTION)
+    // Any other value, such as `disabled`, says on purpose that there is to be no sidecar.
+    namespace.labels.get(labels::INJECTION).is_some_and(|value| value == "enabled")
         && namespace.labels.get(labels::REVISION).is_some_and(|value| value == pair.source.as_str())
         && snapshot.census.as_ref().is_some_and(|census| {
             census.proxies.get(&namespace.name).is_some_and(|counts| counts.contains_key(pair.source))

@@ -6,11 +6,16 @@ use std::collections::BTreeSet;
 use crate::conditions::{ConditionStatus, ConditionType, Conditions};
 use crate::decision::View;
 use crate::gate;
+use crate::ids::Revision;
+use crate::injection::{Injection, namespace_injection};
+use crate::inventory::some_of;
+use crate::labels;
 use crate::machine::batch;
 use crate::machine::pass::Pass;
 use crate::machine::phase::Phase;
 use crate::machine::start::is_before_the_start;
 use crate::machine::wave::front_of;
+use crate::observed::Namespace;
 use crate::plan::PlannedWave;
 use crate::record::{Direction, WaveStep};
 use crate::wait::{Wait, WaitReason};
@@ -66,15 +71,34 @@ fn rolled_back(pass: &Pass<'_>) -> String {
     let remains = !gate::is_gone(pass.snapshot, &run.target)
         && pass.intent.rollback_control_plane == crate::intent::RollbackControlPlane::Remove
         && run.source != run.target;
-    let remove = if remains {
+    let users = users_of(pass, &run.target);
+    let remove = if remains && !users.is_empty() {
+        format!("; {} stays in use by {}, which the run did not move", run.target, some_of(&users))
+    } else if remains {
         format!(
-            "; nothing uses {0} any more: remove it the way it was installed, for example with helm uninstall istiod-{0} -n {1}",
+            "; no namespace uses {0} any more: remove it, once kubectl get pods -A shows no pod of it that the run did not move, the way it was installed, for example with helm uninstall istiod-{0} -n {1}",
             run.target, pass.intent.istio_namespace
         )
     } else {
         String::new()
     };
     format!("everything runs on {} again ({why}){remove}", run.source)
+}
+
+/// Namespaces whose new pods get a revision's sidecar, or whose label names it.
+fn users_of<'p>(pass: &'p Pass<'_>, revision: &Revision) -> Vec<&'p str> {
+    let uses = |namespace: &Namespace| {
+        let named = namespace.labels.get(labels::REVISION).is_some_and(|it| it == revision.as_str());
+        let injectors = match namespace_injection(&pass.snapshot.webhooks, &namespace.name, &namespace.labels)
+        {
+            Injection::None(_) => Vec::new(),
+            Injection::One(injector) => vec![injector],
+            Injection::Several(injectors) => injectors,
+        };
+        named || injectors.iter().any(|injector| injector.revision == *revision)
+    };
+    let all = pass.snapshot.namespaces.values();
+    all.filter(|namespace| uses(namespace)).map(|namespace| namespace.name.as_str()).collect()
 }
 
 fn wave(pass: &Pass<'_>) -> String {

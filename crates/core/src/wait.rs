@@ -82,7 +82,7 @@ wait_reasons! {
     /// The soak time of a wave or of the run.
     Soaking => false,
     /// A pod on an unreachable node does not go away.
-    PodTerminating => false,
+    PodTerminating => true,
     /// An ordered StatefulSet waits for a pod that will not become ready by itself.
     StatefulSetStuck => true,
     /// `spec.suspend` is set.

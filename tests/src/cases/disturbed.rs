@@ -124,6 +124,33 @@ pub fn cases() -> Vec<Case> {
             ..CASE
         },
         Case {
+            name: "fallen_in_the_soak",
+            about: "within the soak the label is put back, a pod is made, and the label is mended: the pod is brought over",
+            world: three_waves,
+            script: || {
+                vec![
+                    beat(When::Phase(Phase::Soaking), Action::Label("shop".into(), Some(OLD))),
+                    beat(When::Now, Action::Scale(deployment("shop", "web"), 4)),
+                    beat(When::After(10), Action::Label("shop".into(), Some(NEW))),
+                ]
+            },
+            ..CASE
+        },
+        Case {
+            name: "only_tags_use_the_source",
+            about: "no label leads to another revision, but proxies of one run behind a tag: that is no success",
+            world: || {
+                let mut world = two_apps(|_| {});
+                world.tags.insert("prod".to_owned(), OLD.into());
+                world.edit_namespace(&"shop".into(), |namespace| {
+                    namespace.labels.insert("istio.io/rev".to_owned(), "prod".to_owned());
+                });
+                world
+            },
+            ends: End::Waiting(WaitReason::RevisionInUse),
+            ..CASE
+        },
+        Case {
             name: "suspend_and_resume",
             about: "suspended in mid-batch: the batch ends, nothing new begins",
             world: three_waves,

@@ -104,6 +104,35 @@ pub fn cases() -> Vec<Case> {
             ..CASE
         },
         Case {
+            name: "broken_before_and_rolled_back",
+            about: "a workload that was broken before the run, and that the run did not touch, does not hold up a rollback",
+            world: || {
+                let mut world = broken_and_sick();
+                world.sick.remove(&(deployment("shop", "cart"), NEW.into()));
+                world
+            },
+            script: || vec![beat(When::Waits(WaitReason::RolloutInProgress), Action::RequestRollback(true))],
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
+            name: "broken_before_and_rolled_back_late",
+            about: "the same when everything else of its wave was moved",
+            world: || {
+                let mut world = broken_and_sick();
+                world.sick.remove(&(deployment("shop", "cart"), NEW.into()));
+                world
+            },
+            script: || {
+                vec![
+                    beat(When::Wave(1), Action::Suspend(true)),
+                    beat(When::After(400), Action::RequestRollback(true)),
+                ]
+            },
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
             name: "ordered_set_stuck",
             about: "an ordered StatefulSet stands at a pod that cannot live on the target; rollback names it",
             world: || {

@@ -1,6 +1,8 @@
 //! Something happens at every moment of a run: whenever it comes, the run ends as it should.
 
+use jiff::SignedDuration;
 use meshupgrade_core::ids::NamespaceName;
+use meshupgrade_core::intent::OnFailure;
 use meshupgrade_core::machine::phase::Phase;
 use meshupgrade_core::wait::WaitReason;
 use meshupgrade_sequences::action::Action;
@@ -151,6 +153,26 @@ fn redeployed_everywhere() {
     everywhere("three_waves", &[Action::Redeploy(deployment("shop", "web"))], 0, &[], |run| {
         phase(run) == Phase::Succeeded
     });
+}
+
+/// The operator is away for longer than a workload may take, at any moment: that is no workload's failure.
+#[test]
+fn away_for_longer_than_the_timeout() {
+    let case = cases::find("three_waves").unwrap();
+    let last = run_ordered(&case, &[]).unwrap().round;
+    for rounds in 0..last {
+        let mut run = Run::new(&case);
+        run.world.request().on_failure = OnFailure::Automatic;
+        let outcome = run.rounds(rounds).and_then(|()| {
+            run.crash();
+            run.world.now += SignedDuration::from_secs(1_000);
+            run.ordered()
+        });
+        let failure = outcome.err().unwrap_or_default();
+        assert!(failure.is_empty(), "after {rounds} rounds: {}", run.failure(None, &failure));
+        let message = &run.world.upgrade.view.message;
+        assert_eq!(phase(&run), Phase::Succeeded, "after {rounds} rounds: {message}");
+    }
 }
 
 /// A team deletes a workload and creates it again under the same name.

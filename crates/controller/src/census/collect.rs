@@ -22,11 +22,15 @@ const ISTIO_GROUPS: [&str; 4] =
 /// How many examples of what is not covered are kept.
 const EXAMPLES: usize = 10;
 
-/// Reads everything. Never fails as a whole: see [`Census::unreadable`].
-pub async fn take(clients: &Clients, istio_namespace: &NamespaceName) -> Census {
+/// Reads everything. `None` when not all pods could be read: a part of them proves nothing. What else is missing is named in
+/// [`Census::unreadable`].
+pub async fn take(clients: &Clients, istio_namespace: &NamespaceName) -> Option<Census> {
     let mut census = Census { taken_at: Some(Timestamp::now()), ..Census::default() };
     let look = Look { clients };
-    look.pods(&mut census).await;
+    if let Err(error) = look.pods(&mut census).await {
+        tracing::warn!(%error, "pods could not be counted");
+        return None;
+    }
     look.cron_jobs(&mut census).await;
     look.gateways(&mut census).await;
     look.istio_resources(&mut census).await;
@@ -34,7 +38,7 @@ pub async fn take(clients: &Clients, istio_namespace: &NamespaceName) -> Census 
     look.tag_services(&mut census, istio_namespace).await;
     census.references.sort();
     census.references.dedup();
-    census
+    Some(census)
 }
 
 struct Look<'a> {
@@ -42,7 +46,7 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    async fn pods(&self, census: &mut Census) {
+    async fn pods(&self, census: &mut Census) -> Result<(), CallError> {
         let api: Api<RawPod> = Api::all(self.clients.calls());
         let mut ztunnels = 0_usize;
         let result = self
@@ -58,7 +62,7 @@ impl Look<'_> {
         if ztunnels > 0 {
             census.uncovered.push(format!("ambient mode: {ztunnels} ztunnel pods"));
         }
-        note(census, "pods", result);
+        result
     }
 
     async fn cron_jobs(&self, census: &mut Census) {

@@ -86,7 +86,8 @@ impl Censuses {
         let look = Look { censuses, upgrade, poke, result: None };
         tokio::spawn(async move {
             let census = collect::take(&clients, &namespace).await;
-            metrics.process.census_ended(census.unreadable.is_empty(), now.elapsed());
+            let complete = census.as_ref().is_some_and(|census| census.unreadable.is_empty());
+            metrics.process.census_ended(complete, now.elapsed());
             look.end(census);
         });
         None
@@ -116,8 +117,8 @@ struct Look {
 }
 
 impl Look {
-    fn end(mut self, census: Census) {
-        self.result = Some(census);
+    fn end(mut self, census: Option<Census>) {
+        self.result = census;
     }
 }
 

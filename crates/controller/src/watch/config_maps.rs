@@ -35,6 +35,11 @@ impl ConfigMapWatches {
         Some(watch.known()?.all().into_values().collect())
     }
 
+    /// Why the ConfigMaps of a namespace cannot be read, if they cannot.
+    pub fn problem(&self, namespace: &NamespaceName) -> Option<String> {
+        self.health.failure(&format!("/api/v1/namespaces/{namespace}/configmaps"))
+    }
+
     /// Ends the watches of namespaces that nobody names any more.
     pub fn retain(&self, named: &BTreeSet<NamespaceName>) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);

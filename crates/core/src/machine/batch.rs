@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use crate::decision::About;
 use crate::effect::{Effect, Restart};
 use crate::ids::{Revision, WorkloadRef};
@@ -50,24 +52,47 @@ pub fn advance(pass: &mut Pass<'_>, front: &Front<'_>) -> bool {
     if entries.len() > open {
         pass.run.batches += 1;
     }
-    let done = entries.is_empty()
-        && front
-            .members
-            .iter()
-            .all(|workload| state(pass, workload, &pods, pass.run.destination()) == State::Done);
+    let done = passable(pass, &entries)
+        && front.members.iter().all(|workload| {
+            is_done(pass, workload, &pods) || entries.iter().any(|entry| entry.workload == workload.reference)
+        });
     if !entries.is_empty() {
         pass.run.batch = Some(Batch { number: pass.run.batches, entries });
     }
     done
 }
 
+/// Whether open restarts let the wave end. In a rollback those that ran into their timeout are passed over, so that one of
+/// them does not keep earlier waves on the target; at its end all must be back.
+fn passable(pass: &Pass<'_>, entries: &[BatchEntry]) -> bool {
+    let pass_over = pass.run.direction() == Direction::Back && pass.run.wave > 0;
+    entries.is_empty() || (pass_over && entries.iter().all(|entry| entry.timed_out))
+}
+
+/// Whether nothing is left to do for a workload. A rollback answers for what the run changed: what was broken before, and
+/// has nothing on the target, does not hold it up.
+fn is_done(pass: &Pass<'_>, workload: &Workload, pods: &Pods<'_>) -> bool {
+    match state(pass, workload, pods, pass.run.destination()) {
+        State::Done => true,
+        State::Unknown => false,
+        _ => pass.run.direction() == Direction::Back && !is_concerned(pass, workload, pods),
+    }
+}
+
+/// Whether a rollback has to bring a workload back: it has pods on the target, or this run restarted it.
+fn is_concerned(pass: &Pass<'_>, workload: &Workload, pods: &Pods<'_>) -> bool {
+    let origin = Some(pass.run.origin());
+    let on_origin =
+        |pod: &&Pod| !pod.finished && pod.proxy.as_ref().and_then(|proxy| proxy.revision.as_ref()) == origin;
+    let ours = format!("{}.{}.", pass.intent.uid, pass.run.counter);
+    of(pods, &workload.reference).iter().any(on_origin)
+        || workload.template.restart.as_ref().is_some_and(|stamp| stamp.starts_with(&ours))
+}
+
 /// How many workloads of the front are done.
 pub fn done_count(pass: &Pass<'_>, front: &Front<'_>) -> u32 {
     let pods = pods_of(pass, front);
-    let done = front
-        .members
-        .iter()
-        .filter(|workload| state(pass, workload, &pods, pass.run.destination()) == State::Done);
+    let done = front.members.iter().filter(|workload| is_done(pass, workload, &pods));
     u32::try_from(done.count()).unwrap_or(u32::MAX)
 }
 
@@ -112,7 +137,11 @@ fn check_entries(
     entries: Vec<BatchEntry>,
 ) -> Vec<BatchEntry> {
     let mut kept = Vec::new();
-    let budgeted: Vec<WorkloadRef> = entries.iter().map(|entry| entry.workload.clone()).collect();
+    let mut budgeted: Vec<WorkloadRef> = entries.iter().map(|entry| entry.workload.clone()).collect();
+    budgeted.extend(rolling_unlisted(pass, front, pods, &entries).into_iter().cloned());
+    // After a failure nothing new is restarted on the way forward, also what the batch has already.
+    let failed = pass.run.direction() == Direction::Forward && entries.iter().any(|entry| entry.timed_out);
+    let budgeted = (!failed).then_some(budgeted.as_slice());
     for mut entry in entries {
         let workload =
             pass.snapshot.workloads.get(&entry.workload).filter(|workload| workload.uid == entry.uid);
@@ -129,16 +158,38 @@ fn check_entries(
         if state == State::Done {
             continue;
         }
-        if !check_entry(pass, front, pods, &mut entry, workload, &state, &budgeted) {
+        if !check_entry(pass, front, pods, &mut entry, workload, &state, budgeted) {
             continue;
         }
-        time_out(pass, front, pods, &mut entry, &state);
+        if let Some(since) = time_stands_still(pass, &entry, workload, &state, pods) {
+            entry.since = since;
+        } else {
+            time_out(pass, front, pods, &mut entry, &state);
+        }
         kept.push(entry);
     }
     kept
 }
 
-/// Patches an entry, or says what it waits for. Returns whether it stays in the batch.
+/// The time of a workload does not run before it is patched (a budget is in the way) and while its pods are not known (the
+/// operator was away and has just come back). Since when it counts is moved on now and then rather than with every pass, each
+/// of which would be a write.
+fn time_stands_still(
+    pass: &Pass<'_>,
+    entry: &BatchEntry,
+    workload: &Workload,
+    state: &State,
+    pods: &Pods<'_>,
+) -> Option<Timestamp> {
+    let unpatched =
+        || *state == State::Stale && matches!(patched(pass, entry, workload, pods), Patched::NotYet);
+    let stands = !entry.timed_out && (*state == State::Unknown || unpatched());
+    let move_on = after(entry.since, pass.intent.restart.timeout_seconds / 2) <= pass.now;
+    stands.then_some(if move_on { pass.now } else { entry.since })
+}
+
+/// Patches an entry, or says what it waits for. `budgeted`: what counts against its budgets; `None` when it may not be patched
+/// now. Returns whether it stays in the batch.
 fn check_entry(
     pass: &mut Pass<'_>,
     front: &Front<'_>,
@@ -146,7 +197,7 @@ fn check_entry(
     entry: &mut BatchEntry,
     workload: &Workload,
     state: &State,
-    budgeted: &[WorkloadRef],
+    budgeted: Option<&[WorkloadRef]>,
 ) -> bool {
     let about = about_workload(&entry.workload);
     match (patched(pass, entry, workload, pods), state) {
@@ -154,22 +205,23 @@ fn check_entry(
             pass.wait(WaitReason::Observing, about, format!("reading the pods of {}", entry.workload))
         }
         (Patched::NotYet, State::Stale) => {
+            let Some(budgeted) = budgeted.filter(|_| !front.held) else { return true };
             let others: Vec<&WorkloadRef> =
                 budgeted.iter().filter(|other| **other != entry.workload).collect();
-            if !front.held && safe_to_restart(pass, workload, pods, &others) {
+            if safe_to_restart(pass, workload, pods, &others) {
                 restart(pass, workload);
             }
         }
         (Patched::InPlace, State::Stale) if !front.held && came_out_wrong(pass, entry, workload, pods) => {
             *pass.run.restart_attempts.entry(attempt_key(&entry.workload)).or_insert(1) += 1;
-            entry.since = pass.now;
+            (entry.since, entry.timed_out) = (pass.now, false);
             let note = "pods were made from its new template while the label led elsewhere: it is restarted once more";
             pass.event(true, if pass.retry { "RetryAccepted" } else { "RestartRepeated" }, about, note);
         }
         (Patched::Stripped, State::Stale) => {
             if pass.retry {
                 *pass.run.restart_attempts.entry(attempt_key(&entry.workload)).or_insert(1) += 1;
-                entry.since = pass.now;
+                (entry.since, entry.timed_out) = (pass.now, false);
                 pass.event(false, "RetryAccepted", about, "it will be restarted once more");
                 return true;
             }
@@ -294,12 +346,6 @@ fn fill(
 ) -> Vec<BatchEntry> {
     let forward = pass.run.direction() == Direction::Forward;
     let failed = entries.iter().filter(|entry| entry.timed_out).count();
-    let busy = if forward {
-        entries.len() + rolling_from_before(pass, front, pods, &entries)
-    } else {
-        entries.len() - failed
-    };
-    let capacity = usize::try_from(front.max_concurrent).unwrap_or(1).saturating_sub(busy);
     let mut candidates = Vec::new();
     for workload in &front.members {
         if entries.iter().any(|entry| entry.workload == workload.reference) {
@@ -307,23 +353,33 @@ fn fill(
         }
         match state(pass, workload, pods, pass.run.destination()) {
             State::Done => {}
+            _ if !forward && !is_concerned(pass, workload, pods) => {}
             State::Stale => candidates.push(*workload),
             other => not_a_candidate(pass, workload, &other, pods),
         }
     }
     if !forward {
-        // Who does not serve anyway goes first: its restart costs nothing, and mends.
-        candidates.sort_by_key(|it| !only_unready_are_stale(pods, &it.reference, &pass.run.source));
+        // Who is in rollout, or does not serve anyway, goes first: its restart takes nothing more away, and mends.
+        candidates.sort_by_key(|it| {
+            let unready = only_unready_are_stale(pods, &it.reference, &pass.run.source);
+            (rollout(it) == Rollout::Done, !unready)
+        });
     }
     if front.held || candidates.is_empty() || (forward && failed > 0) || !may_open(pass, &entries) {
         return entries;
     }
-    let mut added = 0;
+    let max = usize::try_from(front.max_concurrent).unwrap_or(1);
     for workload in candidates {
-        if added >= capacity || entries.len() >= crate::record::MAX_BATCH {
+        let rolling = rolling_unlisted(pass, front, pods, &entries);
+        let others: Vec<&WorkloadRef> =
+            rolling.into_iter().filter(|other| **other != workload.reference).collect();
+        let listed = if forward { entries.len() } else { entries.len() - failed };
+        if listed + others.len() >= max || entries.len() >= crate::record::MAX_BATCH {
+            note_unlisted(pass, &others, &workload.reference);
             break;
         }
-        let open: Vec<WorkloadRef> = entries.iter().map(|entry| entry.workload.clone()).collect();
+        let open: Vec<WorkloadRef> =
+            entries.iter().map(|entry| &entry.workload).chain(others).cloned().collect();
         let ready = settled_rollout(pass, workload);
         if ready && safe_to_restart(pass, workload, pods, &open.iter().collect::<Vec<_>>()) {
             entries.push(BatchEntry {
@@ -332,25 +388,49 @@ fn fill(
                 since: pass.now,
                 timed_out: false,
             });
-            added += 1;
         }
     }
     entries
 }
 
-/// Workloads that still roll, or end old pods, from a restart of ours that no batch knows of: an object of the same name
-/// was deleted in the middle of it and applied again.
-fn rolling_from_before(pass: &Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, entries: &[BatchEntry]) -> usize {
+fn note_unlisted(pass: &mut Pass<'_>, rolling: &[&WorkloadRef], next: &WorkloadRef) {
+    for workload in rolling {
+        let because = format!("{workload} is still in rollout from an earlier restart: {next} waits for it");
+        pass.wait(WaitReason::RolloutInProgress, about_workload(workload), because);
+    }
+}
+
+/// Workloads that are in rollout, or end old pods, and that no batch knows of: an object of the same name was deleted in the
+/// middle of it and applied again, or the run turned back. They count against the limit and the budgets. One that was broken
+/// before does not.
+fn rolling_unlisted<'a>(
+    pass: &Pass<'_>,
+    front: &Front<'a>,
+    pods: &Pods<'_>,
+    entries: &[BatchEntry],
+) -> Vec<&'a WorkloadRef> {
+    let destination = pass.run.destination();
+    let forward = pass.run.direction() == Direction::Forward;
+    // A pod of the newest template that is stale was not made by a restart towards the destination.
+    let broken_before = |workload: &Workload| {
+        let newest = |pod: &&Pod| !pod.finished && pod.restart == workload.template.restart;
+        workload.generation == workload.rollout.observed_generation
+            && of(pods, &workload.reference)
+                .iter()
+                .filter(|pod| newest(pod))
+                .any(|pod| is_stale(pod, destination))
+    };
     let unfinished = |workload: &Workload| {
         rollout(workload) != Rollout::Done
-            || matches!(state(pass, workload, pods, pass.run.destination()), State::Terminating(_))
+            || matches!(state(pass, workload, pods, destination), State::Terminating(_))
     };
-    front
-        .members
-        .iter()
-        .filter(|workload| entries.iter().all(|entry| entry.workload != workload.reference))
-        .filter(|workload| workload.template.restart.is_some() && unfinished(workload))
-        .count()
+    let counts = |workload: &&&Workload| {
+        let restarted = workload.template.restart.is_some();
+        let ours =
+            if forward { restarted && !broken_before(workload) } else { is_concerned(pass, workload, pods) };
+        ours && unfinished(workload) && entries.iter().all(|entry| entry.workload != workload.reference)
+    };
+    front.members.iter().filter(counts).map(|workload| &workload.reference).collect()
 }
 
 /// Suspension, windows and the pause between batches hold back new restarts; what is open goes on.
@@ -418,11 +498,14 @@ fn not_a_candidate(pass: &mut Pass<'_>, workload: &Workload, state: &State, pods
 fn time_out(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, entry: &mut BatchEntry, state: &State) {
     let stamp = pass.run.restart_stamp(&pass.intent.uid, &entry.workload);
     let refused = pass.snapshot.refused.contains_key(&(About::Workload(entry.workload.clone()), stamp));
-    if front.held || pass.run.held_since.is_some() || refused {
+    // What is not known is nobody's failure, and a pod that its node does not end is not the workload's.
+    let not_its_fault = matches!(state, State::Unknown | State::Terminating(_));
+    if front.held || pass.run.held_since.is_some() || refused || not_its_fault {
         return;
     }
     let deadline = after(entry.since, pass.intent.restart.timeout_seconds);
-    if entry.timed_out && pass.retry {
+    // In a rollback it is passed over: taking it back in would be one more in rollout than allowed.
+    if entry.timed_out && pass.retry && pass.run.direction() == Direction::Forward {
         entry.timed_out = false;
         entry.since = pass.now;
         pass.event(false, "RetryAccepted", about_workload(&entry.workload), "its time counts anew");
@@ -434,7 +517,6 @@ fn time_out(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, entry: &mut
     }
     let detail = match state {
         State::Rolling(why) | State::NotReady(why) => why.clone(),
-        State::Terminating(pod) => format!("pod {pod} is still ending"),
         _ => old_pods(of(pods, &entry.workload), pass.run.destination()),
     };
     let message = format!(

@@ -17,7 +17,7 @@ use crate::wait::WaitReason;
 /// Moves the completion by one step. Says whether the position changed.
 pub fn complete(pass: &mut Pass<'_>) -> bool {
     if pass.run.source == pass.run.target {
-        return finish(pass, "nothing had to be moved: no namespace uses another revision");
+        return nothing_to_move(pass);
     }
     let begun = *pass.run.soak_since.get_or_insert(pass.now);
     if late(pass, begun) {
@@ -65,6 +65,36 @@ pub fn complete(pass: &mut Pass<'_>) -> bool {
     for (reason, because) in failed {
         pass.wait(reason, None, because);
     }
+    false
+}
+
+/// No label leads to another revision. That is success only if no proxy is on another one either: namespaces on a revision
+/// tag, or whose label was moved before their pods, look the same from a distance.
+fn nothing_to_move(pass: &mut Pass<'_>) -> bool {
+    let begun = *pass.run.soak_since.get_or_insert(pass.now);
+    if !counted(pass, begun) {
+        return false;
+    }
+    let target = pass.run.target.clone();
+    let others: Vec<String> = pass
+        .snapshot
+        .census
+        .iter()
+        .flat_map(|census| &census.proxies)
+        .flat_map(|(namespace, counts)| counts.keys().map(move |revision| (namespace, revision)))
+        .filter(|(_, revision)| **revision != target && !revision.as_str().is_empty())
+        .map(|(namespace, revision)| format!("{namespace} ({revision})"))
+        .collect();
+    if others.is_empty() {
+        return finish(pass, "nothing had to be moved: no namespace uses another revision");
+    }
+    let names: Vec<&str> = others.iter().map(String::as_str).collect();
+    let because = format!(
+        "no label leads to another revision than {target}, but proxies of another one run in {}: restart what was not \
+         restarted since its label changed, and move revision tags with istioctl tag set",
+        crate::inventory::some_of(&names)
+    );
+    pass.wait(WaitReason::RevisionInUse, None, because);
     false
 }
 

@@ -128,6 +128,10 @@ impl<'a> Pass<'a> {
             self.wait(WaitReason::Suspended, None, "spec.suspend is set: nothing new is started");
             return false;
         }
+        if self.intent.plan_only {
+            self.wait(WaitReason::PlanOnly, None, "spec.planOnly is set: nothing new is started");
+            return false;
+        }
         match opening(&self.intent.windows, self.now) {
             Opening::Open => true,
             Opening::Closed(until) => {

@@ -14,6 +14,8 @@ use crate::wait::WaitReason;
 
 /// The check that [`crate::check`] cannot run, because it comes before there is a pair of revisions.
 const SOURCE_DISCOVERED: &str = "SourceDiscovered";
+/// The check that holds back a rollback too: two runs at once would write the same labels.
+const NO_OTHER_UPGRADE: &str = "NoOtherUpgrade";
 
 /// Looks at the cluster: source, plan and named checks. Says whether the run may go on.
 fn survey(pass: &mut Pass<'_>) -> bool {
@@ -57,7 +59,11 @@ pub fn preflight(pass: &mut Pass<'_>) -> bool {
         pass.wait(WaitReason::Observing, None, "counting the proxies of the cluster");
         return false;
     }
-    if pass.intent.rollback_requested && pass.surveyed {
+    let alone = !pass
+        .checks
+        .iter()
+        .any(|check| check.name == NO_OTHER_UPGRADE && check.outcome == CheckOutcome::Failed);
+    if pass.intent.rollback_requested && pass.surveyed && alone {
         // The way back needs nothing but its source, and waits for that by itself.
         return roll_back_before_the_start(pass);
     }
@@ -65,7 +71,7 @@ pub fn preflight(pass: &mut Pass<'_>) -> bool {
         return pass.go(Trigger::PreflightPassed);
     }
     for result in pass.checks.clone().into_iter().filter(|result| result.outcome == CheckOutcome::Failed) {
-        let reason = if result.name == "NoOtherUpgrade" {
+        let reason = if result.name == NO_OTHER_UPGRADE {
             WaitReason::OtherUpgradeActive
         } else {
             WaitReason::PreflightFailed

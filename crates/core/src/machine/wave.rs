@@ -140,8 +140,13 @@ pub fn soak(pass: &mut Pass<'_>) -> bool {
     if !pass.may_start() {
         return false;
     }
+    let target = pass.run.target.clone();
+    let gate = gate::control_plane(pass.snapshot, &pass.intent.istio_namespace, &target);
+    let open = gate.is_none();
+    pass.waits.extend(gate);
     let settled = settled(pass, None);
-    let front = front_of(pass, &wave, &namespaces, true);
+    // A pod that was made while the label was elsewhere is brought over before the next wave.
+    let front = front_of(pass, &wave, &namespaces, !open || !settled);
     if !batch::advance(pass, &front) || !settled {
         return false;
     }
