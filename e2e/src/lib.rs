@@ -18,6 +18,7 @@
 pub mod audit;
 pub mod cluster;
 pub mod install;
+pub mod interrupt;
 pub mod mesh;
 pub mod operator;
 pub mod referee;

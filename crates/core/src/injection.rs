@@ -53,6 +53,17 @@ pub enum Injection {
     Several(Vec<Injector>),
 }
 
+impl Injection {
+    /// The configurations that inject it, if any.
+    pub fn injectors(&self) -> &[Injector] {
+        match self {
+            Self::None(_) => &[],
+            Self::One(injector) => std::slice::from_ref(injector),
+            Self::Several(injectors) => injectors,
+        }
+    }
+}
+
 /// Why a pod gets no sidecar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoInjection {
@@ -137,6 +148,11 @@ pub fn relabelled(labels: &Labels, revision: &Revision) -> Labels {
     labels.remove(labels::INJECTION);
     labels.insert(labels::REVISION.to_owned(), revision.as_str().to_owned());
     labels
+}
+
+/// Whether relabelling to `revision` would change nothing.
+pub fn is_relabelled(labels: &Labels, revision: &Revision) -> bool {
+    relabelled(labels, revision) == *labels
 }
 
 /// What the injector refuses, whatever the webhooks select.

@@ -120,23 +120,39 @@ pub struct Namespace {
     pub previous: Option<PreviousLabels>,
     /// The stamp of the last relabelling (annotation [`crate::labels::RELABELLED_BY`]).
     pub relabelled_by: Option<String>,
-    /// Who owns the field `istio.io/rev` by `managedFields`.
-    pub revision_manager: Option<FieldManager>,
-    /// For each field manager, when it last wrote this object.
-    pub managers: BTreeMap<String, Timestamp>,
-    /// When our own field manager last wrote this object.
-    pub relabelled_at: Option<Timestamp>,
+    /// Its field managers: who wrote it, by `managedFields`.
+    pub managers: Vec<FieldManager>,
     /// Whether it is being deleted.
     pub terminating: bool,
 }
 
-/// A field manager with what it used.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+impl Namespace {
+    /// When a field manager last wrote this namespace. Whole seconds, rounded down.
+    pub fn last_write(&self, manager: &str) -> Option<Timestamp> {
+        self.managers.iter().filter(|entry| entry.name == manager).filter_map(|entry| entry.wrote_at).max()
+    }
+
+    /// The last write of anybody who owns one of the two labels that decide injection: later they did not change. Whole
+    /// seconds, rounded down.
+    pub fn injection_labels_written(&self) -> Option<Timestamp> {
+        let owners = self.managers.iter().filter(|entry| entry.owns_revision || entry.owns_injection);
+        owners.filter_map(|entry| entry.wrote_at).max()
+    }
+}
+
+/// An entry of a namespace's `managedFields`, without those of a subresource.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldManager {
     /// Its name, for example `argocd-controller`.
     pub name: String,
     /// Whether it used server-side apply.
     pub applies: bool,
+    /// When it last wrote.
+    pub wrote_at: Option<Timestamp>,
+    /// Whether it owns the label `istio.io/rev`.
+    pub owns_revision: bool,
+    /// Whether it owns the label `istio-injection`.
+    pub owns_injection: bool,
 }
 
 /// The memory for rollback: what a namespace said before its first relabelling. Lives in an annotation on it.

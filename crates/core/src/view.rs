@@ -7,7 +7,7 @@ use crate::conditions::{ConditionStatus, ConditionType, Conditions};
 use crate::decision::View;
 use crate::gate;
 use crate::ids::Revision;
-use crate::injection::{Injection, namespace_injection};
+use crate::injection::namespace_injection;
 use crate::inventory::some_of;
 use crate::labels;
 use crate::machine::batch;
@@ -89,13 +89,8 @@ fn rolled_back(pass: &Pass<'_>) -> String {
 fn users_of<'p>(pass: &'p Pass<'_>, revision: &Revision) -> Vec<&'p str> {
     let uses = |namespace: &Namespace| {
         let named = namespace.labels.get(labels::REVISION).is_some_and(|it| it == revision.as_str());
-        let injectors = match namespace_injection(&pass.snapshot.webhooks, &namespace.name, &namespace.labels)
-        {
-            Injection::None(_) => Vec::new(),
-            Injection::One(injector) => vec![injector],
-            Injection::Several(injectors) => injectors,
-        };
-        named || injectors.iter().any(|injector| injector.revision == *revision)
+        let found = namespace_injection(&pass.snapshot.webhooks, &namespace.name, &namespace.labels);
+        named || found.injectors().iter().any(|injector| injector.revision == *revision)
     };
     let all = pass.snapshot.namespaces.values();
     all.filter(|namespace| uses(namespace)).map(|namespace| namespace.name.as_str()).collect()

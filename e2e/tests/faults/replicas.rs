@@ -77,6 +77,19 @@ fn without_end(names: &[&str]) -> Value {
     spec
 }
 
+/// The object that was applied later knows where the earlier one came from.
+async fn back_to_the_true_source(s: &Scenario, names: [&str; 2]) -> Result<()> {
+    let status = s.status("mesh").await?;
+    ensure!(status.run.as_ref().is_some_and(|run| run.source.as_str() == SOURCE), "source: {:?}", status.run);
+    s.patch_upgrade("mesh", json!({"spec": {"rollback": {"requested": true}}})).await?;
+    s.wait_phase("mesh", "RolledBack").await?;
+    s.all_on(SOURCE, &names).await?;
+    for name in names {
+        ensure!(s.revision_label(name).await? == SOURCE);
+    }
+    Ok(())
+}
+
 async fn applied_again(s: &mut Scenario) -> Result<()> {
     let names = ["aa-first", "aa-second"];
     let mesh = up_to_the_middle(s, names).await?;
@@ -92,14 +105,7 @@ async fn applied_again(s: &mut Scenario) -> Result<()> {
         let generation = s.generation(&workload).await?;
         ensure!(generation == 2, "{workload} has generation {generation}");
     }
-    let status = s.status("mesh").await?;
-    ensure!(status.run.as_ref().is_some_and(|run| run.source.as_str() == SOURCE), "source: {:?}", status.run);
-    s.patch_upgrade("mesh", json!({"spec": {"rollback": {"requested": true}}})).await?;
-    s.wait_phase("mesh", "RolledBack").await?;
-    s.all_on(SOURCE, &names).await?;
-    for name in names {
-        ensure!(s.revision_label(name).await? == SOURCE);
-    }
+    back_to_the_true_source(s, names).await?;
     for (resource, name) in [("deployments", "web"), ("statefulsets", "db")] {
         ensure!(
             s.generation(&Workload::new(names[0], resource, name)).await? == 3,
@@ -145,14 +151,7 @@ async fn applied_again_in_rollout(s: &mut Scenario) -> Result<()> {
     ensure!(s.generation(&waiting).await? == 1, "two workloads are in rollout");
     wait_patched(s, &waiting, 2).await?;
     ensure!(s.generation(&slow).await? == 2, "restarted once more");
-    let status = s.status("mesh").await?;
-    ensure!(status.run.as_ref().is_some_and(|run| run.source.as_str() == SOURCE), "source: {:?}", status.run);
-    s.patch_upgrade("mesh", json!({"spec": {"rollback": {"requested": true}}})).await?;
-    s.wait_phase("mesh", "RolledBack").await?;
-    s.all_on(SOURCE, &names).await?;
-    for name in names {
-        ensure!(s.revision_label(name).await? == SOURCE);
-    }
+    back_to_the_true_source(s, names).await?;
     s.judge(&["write-budget"]).await
 }
 

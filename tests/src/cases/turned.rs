@@ -252,7 +252,7 @@ fn default_injection() -> World {
     world.edit_namespace(&"shop".into(), |namespace| {
         namespace.labels.remove(labels::REVISION);
         namespace.labels.insert(labels::INJECTION.to_owned(), "enabled".to_owned());
-        namespace.revision_manager = None;
+        namespace.managers.clear();
     });
     world
 }

@@ -1,8 +1,9 @@
 //! A GitOps tool: it puts a namespace's label back to what Git says, unless an ignore rule keeps it away.
 
+use jiff::Timestamp;
 use meshupgrade_core::ids::NamespaceName;
 use meshupgrade_core::labels;
-use meshupgrade_core::observed::FieldManager;
+use meshupgrade_core::observed::{FieldManager, Namespace};
 
 use crate::rng::Rng;
 use crate::world::{Git, Labelled, World};
@@ -39,8 +40,34 @@ pub fn full_sync(world: &mut World, name: &NamespaceName) {
     }
     let now = world.now;
     world.edit_namespace(name, |namespace| {
-        namespace.managers.insert(git.manager, now);
+        writes(namespace, &git.manager, true, now);
     });
+}
+
+/// A field manager writes a namespace: its entry of `managedFields` gets a new time.
+pub fn writes<'n>(
+    namespace: &'n mut Namespace,
+    name: &str,
+    applies: bool,
+    now: Timestamp,
+) -> &'n mut FieldManager {
+    let managers = &mut namespace.managers;
+    let known = managers.iter().position(|manager| manager.name == name && manager.applies == applies);
+    let index = known.unwrap_or(managers.len());
+    if known.is_none() {
+        managers.push(FieldManager { name: name.to_owned(), applies, ..FieldManager::default() });
+    }
+    let manager = &mut managers[index];
+    manager.wrote_at = Some(now);
+    manager
+}
+
+/// A field manager writes the revision label: it owns it from now on, and nobody else does.
+pub fn takes_label(namespace: &mut Namespace, name: &str, applies: bool, now: Timestamp) {
+    for manager in &mut namespace.managers {
+        manager.owns_revision = false;
+    }
+    writes(namespace, name, applies, now).owns_revision = true;
 }
 
 /// Git changes: the next sync writes this revision.
@@ -60,8 +87,7 @@ impl World {
                 Some(revision) => namespace.labels.insert(labels::REVISION.to_owned(), revision.to_owned()),
                 None => namespace.labels.remove(labels::REVISION),
             };
-            namespace.revision_manager = Some(FieldManager { name: manager.to_owned(), applies });
-            namespace.managers.insert(manager.to_owned(), now);
+            takes_label(namespace, manager, applies, now);
         });
         if self.labels_of(name) != before {
             self.labelled.insert(name.clone(), Labelled { since: now, by_operator: false });

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use meshupgrade_core::decision::View;
 use meshupgrade_core::effect::{PreviousEdit, Relabel, Restart};
 use meshupgrade_core::labels;
-use meshupgrade_core::observed::FieldManager;
 use meshupgrade_core::record::Record;
 
 use super::history::{Happening, Seen};
 use super::views::Kind;
 use super::{Labelled, World};
+use crate::neighbours::gitops::takes_label;
 
 /// Why the API server refused a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +39,7 @@ impl World {
                 PreviousEdit::Remove => namespace.previous = None,
             }
             namespace.relabelled_by = Some(edit.stamp);
-            namespace.relabelled_at = Some(now);
-            namespace.managers.insert(labels::FIELD_MANAGER.to_owned(), now);
-            namespace.revision_manager =
-                Some(FieldManager { name: labels::FIELD_MANAGER.to_owned(), applies: false });
+            takes_label(namespace, labels::FIELD_MANAGER, false, now);
         });
         self.labelled.insert(effect.namespace.clone(), Labelled { since: now, by_operator: true });
         self.history.push(Happening::Relabelled { effect: effect.clone(), seen: Arc::clone(seen) });

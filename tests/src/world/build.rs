@@ -12,13 +12,14 @@ use meshupgrade_core::intent::{
 };
 use meshupgrade_core::labels;
 use meshupgrade_core::observed::{
-    DisruptionBudget, FieldManager, IntOrPercent, Namespace, PodTemplate, RolloutStatus, Strategy, Workload,
+    DisruptionBudget, IntOrPercent, Namespace, PodTemplate, RolloutStatus, Strategy, Workload,
 };
 use meshupgrade_core::record::Record;
 use meshupgrade_core::selector::LabelSelector;
 
 use super::views::Kind;
 use super::{App, Git, Labelled, Plane, Upgrade, World};
+use crate::neighbours::gitops::takes_label;
 
 /// Revision that runs leave.
 pub const OLD: &str = "asm-1-27";
@@ -167,8 +168,7 @@ impl World {
         namespace.labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_owned());
         if let Some(revision) = revision {
             namespace.labels.insert(labels::REVISION.to_owned(), revision.to_owned());
-            namespace.revision_manager = Some(FieldManager { name: KUBECTL.to_owned(), applies: false });
-            namespace.managers.insert(KUBECTL.to_owned(), self.now);
+            takes_label(&mut namespace, KUBECTL, false, self.now);
         }
         let key = namespace.name.clone();
         self.labelled.insert(key.clone(), Labelled { since: self.now, by_operator: false });
@@ -182,8 +182,8 @@ impl World {
         let manager = "argocd-controller".to_owned();
         let now = self.now;
         self.edit_namespace(&key, |namespace| {
-            namespace.revision_manager = Some(FieldManager { name: manager.clone(), applies: true });
-            namespace.managers = BTreeMap::from([(manager.clone(), now)]);
+            namespace.managers.clear();
+            takes_label(namespace, &manager, true, now);
         });
         self.git.insert(key, Git { manager, revision: Revision::from(revision), ignores });
     }

@@ -1,10 +1,6 @@
 //! Namespaces: labels, who owns the one that matters, and our own annotations.
 
-use std::collections::BTreeMap;
-
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
-use meshupgrade_core::check::deploys_again;
 use meshupgrade_core::ids::NamespaceName;
 use meshupgrade_core::labels;
 use meshupgrade_core::observed::{FieldManager, Namespace, PreviousLabels};
@@ -34,7 +30,6 @@ impl Observed for RawNamespace {
         let metadata = self.metadata;
         let annotations = metadata.annotations.unwrap_or_default();
         let managed = metadata.managed_fields.unwrap_or_default();
-        let managers = last_writes(&managed);
         Some(Namespace {
             name: metadata.name.unwrap_or_default().into(),
             uid: metadata.uid.unwrap_or_default().into(),
@@ -42,9 +37,7 @@ impl Observed for RawNamespace {
             labels: metadata.labels.unwrap_or_default(),
             previous: annotations.get(labels::PREVIOUS_LABELS).and_then(|text| parse_previous(text)),
             relabelled_by: annotations.get(labels::RELABELLED_BY).cloned(),
-            revision_manager: label_owner(&managed),
-            relabelled_at: managers.get(labels::FIELD_MANAGER).copied(),
-            managers,
+            managers: managers(managed),
             terminating: metadata.deletion_timestamp.is_some(),
         })
     }
@@ -56,31 +49,17 @@ fn parse_previous(text: &str) -> Option<PreviousLabels> {
         .ok()
 }
 
-/// When each manager last wrote the object itself (not a subresource).
-fn last_writes(managed: &[ManagedFieldsEntry]) -> BTreeMap<String, Timestamp> {
-    let mut last: BTreeMap<String, Timestamp> = BTreeMap::new();
-    for entry in managed.iter().filter(|entry| entry.subresource.is_none()) {
-        if let (Some(manager), Some(time)) = (&entry.manager, &entry.time) {
-            let known = last.entry(manager.clone()).or_insert(time.0);
-            *known = (*known).max(time.0);
-        }
-    }
-    last
-}
-
-/// Who owns the revision label. Of several owners the one that is not us, of those a tool that will deploy it again, and
-/// of those the last to write: we want to know who else has a say, and who will say it again.
-fn label_owner(managed: &[ManagedFieldsEntry]) -> Option<FieldManager> {
-    let rank = |entry: &&ManagedFieldsEntry| {
-        let foreign = entry.manager.as_deref() != Some(labels::FIELD_MANAGER);
-        let again = entry.manager.as_deref().is_some_and(deploys_again);
-        (foreign, again, entry.time.as_ref().map(|time| time.0))
-    };
-    let owner = managed.iter().filter(|entry| owns_label(entry, labels::REVISION)).max_by_key(rank)?;
-    Some(FieldManager {
-        name: owner.manager.clone().unwrap_or_default(),
-        applies: owner.operation.as_deref() == Some("Apply"),
+/// Who wrote the object itself (not a subresource).
+fn managers(managed: Vec<ManagedFieldsEntry>) -> Vec<FieldManager> {
+    let own = managed.into_iter().filter(|entry| entry.subresource.is_none());
+    own.map(|entry| FieldManager {
+        applies: entry.operation.as_deref() == Some("Apply"),
+        wrote_at: entry.time.as_ref().map(|time| time.0),
+        owns_revision: owns_label(&entry, labels::REVISION),
+        owns_injection: owns_label(&entry, labels::INJECTION),
+        name: entry.manager.unwrap_or_default(),
     })
+    .collect()
 }
 
 fn owns_label(entry: &ManagedFieldsEntry, label: &str) -> bool {
@@ -135,39 +114,27 @@ mod tests {
         assert_eq!(previous.to.as_str(), "asm-1-28");
         assert_eq!(previous.manager.as_deref(), Some("argocd-controller"));
         assert_eq!(namespace.relabelled_by.as_deref(), Some("u.1.forward.1"));
-        assert_eq!(namespace.revision_manager, None);
+        assert_eq!(namespace.managers, []);
         assert!(!namespace.terminating);
     }
 
     #[test]
-    fn the_owner_of_the_revision_label_is_found_among_the_managers() {
+    fn the_managers_are_read_with_what_they_own_and_when_they_wrote() {
         let namespace = namespace(&json!([
-            manager("kubectl-create", "Update", "2026-01-01T00:00:00Z", &["team"]),
+            manager("kubectl-label", "Update", "2026-01-01T00:00:00Z", &["team", "istio-injection"]),
             manager("argocd-controller", "Apply", "2026-01-02T00:00:00Z", &["team", "istio.io/rev"]),
         ]));
-        let owner = namespace.revision_manager.unwrap();
-        assert_eq!((owner.name.as_str(), owner.applies), ("argocd-controller", true));
-        assert_eq!(namespace.managers.len(), 2);
-        assert_eq!(namespace.relabelled_at, None);
-    }
-
-    #[test]
-    fn of_two_owners_the_foreign_one_counts_even_if_we_wrote_last() {
-        let namespace = namespace(&json!([
-            manager("argocd-controller", "Apply", "2026-01-02T00:00:00Z", &["istio.io/rev"]),
-            manager("meshupgrade-operator", "Update", "2026-01-03T00:00:00Z", &["istio.io/rev"]),
-        ]));
-        assert_eq!(namespace.revision_manager.unwrap().name, "argocd-controller");
-        assert_eq!(namespace.relabelled_at, Some("2026-01-03T00:00:00Z".parse().unwrap()));
-    }
-
-    #[test]
-    fn of_two_foreign_owners_the_tool_counts_that_deploys_again() {
-        let namespace = namespace(&json!([
-            manager("argocd-controller", "Apply", "2026-01-02T00:00:00Z", &["istio.io/rev"]),
-            manager("kubectl-label", "Update", "2026-01-03T00:00:00Z", &["istio.io/rev"]),
-        ]));
-        assert_eq!(namespace.revision_manager.unwrap().name, "argocd-controller");
+        let [kubectl, argo] = namespace.managers.as_slice() else { panic!("{:?}", namespace.managers) };
+        let owns = |manager: &FieldManager| (manager.owns_revision, manager.owns_injection);
+        assert_eq!(
+            (kubectl.name.as_str(), kubectl.applies, owns(kubectl)),
+            ("kubectl-label", false, (false, true))
+        );
+        assert_eq!(
+            (argo.name.as_str(), argo.applies, owns(argo)),
+            ("argocd-controller", true, (true, false))
+        );
+        assert_eq!(argo.wrote_at, Some("2026-01-02T00:00:00Z".parse().unwrap()));
     }
 
     #[test]

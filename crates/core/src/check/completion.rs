@@ -77,11 +77,7 @@ fn asks_for_source(input: &CheckInput<'_>, namespace: &Namespace) -> bool {
 /// Whether the source's own webhook injects; a tag is told as a tag.
 fn leads_to_source(input: &CheckInput<'_>, injected: &Injection) -> bool {
     let own = |injector: &Injector| injector.tag.is_none() && injector.revision == *input.source;
-    match injected {
-        Injection::None(_) => false,
-        Injection::One(injector) => own(injector),
-        Injection::Several(injectors) => injectors.iter().any(own),
-    }
+    injected.injectors().iter().any(own)
 }
 
 fn names_source(input: &CheckInput<'_>, labels: &Labels) -> bool {
@@ -316,13 +312,13 @@ fn unproven_manager<'a>(input: &CheckInput<'_>, namespace: &'a Namespace) -> Opt
     let manager = previous.manager.as_deref().filter(|manager| label_owners::deploys_again(manager))?;
     let on_target =
         namespace.labels.get(labels::REVISION).is_some_and(|revision| revision == input.target.as_str());
-    let synced = match (namespace.managers.get(manager), namespace.relabelled_at) {
-        (Some(theirs), Some(ours)) => *theirs > ours,
+    let synced = match (namespace.last_write(manager), namespace.last_write(labels::FIELD_MANAGER)) {
+        (Some(theirs), Some(ours)) => theirs > ours,
         _ => false,
     };
     // Server-side apply of a value that is there already gives the manager the label again and leaves its time as it was.
     // Our write took the label from it, so it has applied the target since. Argo CD may apply the live value.
-    let co_owns = namespace.revision_manager.as_ref().is_some_and(|owner| {
+    let co_owns = label_owners::revision_owner(namespace).is_some_and(|owner| {
         owner.applies && owner.name == manager && label_owners::applies_what_git_says(manager)
     });
     let proven = on_target && (synced || co_owns);

@@ -5,7 +5,7 @@ use super::fixture::{Mesh, SOURCE, TARGET, map, said};
 use crate::census::{CronJob, Reference, ReferenceKind, UnmanagedPod};
 use crate::ids::{Revision, WorkloadKind, WorkloadRef};
 use crate::labels;
-use crate::observed::{PodTemplate, PreviousLabels};
+use crate::observed::{FieldManager, PodTemplate, PreviousLabels};
 
 /// What completion says of a moved mesh that is broken in one way.
 fn about(break_it: impl FnOnce(&mut Mesh)) -> Vec<String> {
@@ -367,8 +367,13 @@ fn taken_from(mesh: &mut Mesh, manager: &str, synced: Option<i64>) {
             manager: Some(manager.to_owned()),
             ..PreviousLabels::default()
         });
-        namespace.relabelled_at = Some(at(100));
-        namespace.managers.extend(synced.map(|second| (manager.to_owned(), at(second))));
+        let wrote = |name: &str, second| FieldManager {
+            name: name.to_owned(),
+            wrote_at: Some(at(second)),
+            ..FieldManager::default()
+        };
+        namespace.managers.push(wrote(labels::FIELD_MANAGER, 100));
+        namespace.managers.extend(synced.map(|second| wrote(manager, second)));
     });
 }
 

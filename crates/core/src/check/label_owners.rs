@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{CheckInput, Finding, planned};
 use crate::inventory::some_of;
 use crate::labels;
-use crate::observed::Namespace;
+use crate::observed::{FieldManager, Namespace};
 
 /// The label in a JSON pointer, where `/` is written `~1`.
 const REVISION_POINTER: &str = "/metadata/labels/istio.io~1rev";
@@ -35,8 +35,17 @@ fn tool(manager: &str) -> Option<Tool> {
     }
 }
 
+/// Who owns the revision label of a namespace. Of several owners the one that is not us, of those a tool that will deploy it
+/// again, and of those the last to write: we want to know who else has a say, and who will say it again.
+pub fn revision_owner(namespace: &Namespace) -> Option<&FieldManager> {
+    let owners = namespace.managers.iter().filter(|manager| manager.owns_revision);
+    owners.max_by_key(|manager| {
+        (manager.name != labels::FIELD_MANAGER, deploys_again(&manager.name), manager.wrote_at)
+    })
+}
+
 /// Whether a field manager is that of a tool that deploys from Git and will do so again.
-pub fn deploys_again(manager: &str) -> bool {
+pub(super) fn deploys_again(manager: &str) -> bool {
     tool(manager).is_some_and(|tool| tool != Tool::Kubectl)
 }
 
@@ -49,8 +58,7 @@ pub(super) fn applies_what_git_says(manager: &str) -> bool {
 pub(super) fn find(input: &CheckInput<'_>) -> Finding {
     let mut owned: BTreeMap<Tool, Vec<&Namespace>> = BTreeMap::new();
     for namespace in planned(input) {
-        let manager = namespace.revision_manager.as_ref();
-        if let Some(tool) = manager.and_then(|manager| tool(&manager.name)) {
+        if let Some(tool) = revision_owner(namespace).and_then(|manager| tool(&manager.name)) {
             owned.entry(tool).or_default().push(namespace);
         }
     }

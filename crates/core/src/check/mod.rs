@@ -12,7 +12,7 @@ mod preflight;
 mod preflight_tests;
 mod proxies;
 
-pub use label_owners::deploys_again;
+pub use label_owners::revision_owner;
 
 use std::collections::BTreeSet;
 

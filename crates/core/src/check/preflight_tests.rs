@@ -257,10 +257,36 @@ fn the_root_of_a_tag_says_nothing_about_the_revision() {
     assert!(told.contains("no root certificate in common"), "{told}");
 }
 
+/// A field manager that owns the revision label.
+fn owner(name: &str, applies: bool) -> FieldManager {
+    FieldManager { name: name.to_owned(), applies, owns_revision: true, ..FieldManager::default() }
+}
+
+#[test]
+fn of_several_owners_the_foreign_one_counts_and_of_those_the_one_that_deploys_again() {
+    let later = |manager: FieldManager, second| FieldManager {
+        wrote_at: Some(jiff::Timestamp::from_second(second).unwrap()),
+        ..manager
+    };
+    let argo = later(owner("argocd-controller", true), 1);
+    let us = later(owner(labels::FIELD_MANAGER, false), 2);
+    let kubectl = later(owner("kubectl-label", false), 3);
+    let bystander = FieldManager { owns_revision: false, ..later(owner("helm", false), 4) };
+    let counts = |managers: &[&FieldManager]| {
+        let managers = managers.iter().copied().cloned().collect();
+        let namespace = crate::observed::Namespace { managers, ..Default::default() };
+        super::revision_owner(&namespace).map(|owner| owner.name.clone())
+    };
+    assert_eq!(counts(&[&argo, &us, &kubectl, &bystander]).as_deref(), Some("argocd-controller"));
+    assert_eq!(counts(&[&us, &kubectl]).as_deref(), Some("kubectl-label"));
+    assert_eq!(counts(&[&us]).as_deref(), Some(labels::FIELD_MANAGER));
+    assert_eq!(counts(&[&bystander]), None);
+}
+
 fn owned_by(manager: &str) -> String {
     only(|mesh| {
         mesh.namespace("shop", |namespace| {
-            namespace.revision_manager = Some(FieldManager { name: manager.to_owned(), applies: true });
+            namespace.managers = vec![owner(manager, true)];
         });
     })
 }
@@ -300,7 +326,7 @@ fn the_operator_itself_and_strangers_are_no_label_owners_to_warn_of() {
     for manager in [labels::FIELD_MANAGER, "some-operator"] {
         let told = about(|mesh| {
             mesh.namespace("shop", |namespace| {
-                namespace.revision_manager = Some(FieldManager { name: manager.to_owned(), applies: false });
+                namespace.managers = vec![owner(manager, false)];
             });
         });
         assert!(told.is_empty(), "{told:?}");
@@ -312,8 +338,7 @@ fn the_rule_covers_istio_injection_where_it_is_set() {
     let told = about(|mesh| {
         mesh.namespace("shop", |namespace| {
             namespace.labels = map(&[(labels::REVISION, SOURCE), (labels::INJECTION, "enabled")]);
-            namespace.revision_manager =
-                Some(FieldManager { name: "argocd-controller".to_owned(), applies: true });
+            namespace.managers = vec![owner("argocd-controller", true)];
         });
     });
     assert!(

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::check::{self, CheckInput};
 use crate::gate;
 use crate::ids::NamespaceName;
+use crate::injection::is_relabelled;
 use crate::intent::CompletionMode;
 use crate::inventory::{Group, members};
 use crate::machine::pass::{Pass, after, pair, shown};
@@ -113,7 +114,10 @@ fn late(pass: &mut Pass<'_>, begun: jiff::Timestamp) -> bool {
             .iter()
             .flat_map(|wave| wave.namespaces.iter().cloned())
             .filter(|name| {
-                pass.snapshot.namespaces.get(name).is_some_and(|namespace| on_target(namespace, pair.target))
+                pass.snapshot
+                    .namespaces
+                    .get(name)
+                    .is_some_and(|namespace| is_relabelled(&namespace.labels, pair.target))
             })
             .collect();
         let fallen = census.workloads.get(pair.source);
@@ -128,10 +132,6 @@ fn late(pass: &mut Pass<'_>, begun: jiff::Timestamp) -> bool {
     !namespaces.is_empty() && append(pass, &namespaces) && pass.go(Trigger::StragglersFound)
 }
 
-fn on_target(namespace: &crate::observed::Namespace, target: &crate::ids::Revision) -> bool {
-    crate::injection::relabelled(&namespace.labels, target) == namespace.labels
-}
-
 /// When something last happened to the labels of the plan: pods may have been made on the source until then, so an older
 /// count proves nothing. Seen by us, or told by `managedFields`, whose times are whole seconds, rounded down.
 fn last_change(pass: &Pass<'_>) -> jiff::Timestamp {
@@ -141,9 +141,9 @@ fn last_change(pass: &Pass<'_>) -> jiff::Timestamp {
         .iter()
         .flat_map(|wave| &wave.namespaces)
         .filter_map(|name| pass.snapshot.namespaces.get(name))
-        .flat_map(|namespace| namespace.managers.values())
+        .filter_map(|namespace| namespace.injection_labels_written())
         .max()
-        .map(|at| after(*at, 1));
+        .map(|at| after(at, 1));
     written.into_iter().chain(pass.run.settled_since).max().unwrap_or(jiff::Timestamp::MIN)
 }
 

@@ -5,6 +5,7 @@ pub mod phase;
 pub(crate) mod back;
 pub(crate) mod batch;
 pub(crate) mod complete;
+pub(crate) mod fill;
 pub(crate) mod pass;
 pub(crate) mod relabel;
 pub(crate) mod start;

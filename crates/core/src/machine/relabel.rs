@@ -3,10 +3,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::check::revision_owner;
 use crate::decision::About;
 use crate::effect::{Effect, PreviousEdit, Relabel};
 use crate::ids::{NamespaceName, Revision};
-use crate::injection::{Injection, namespace_injection, relabelled};
+use crate::injection::{Injection, is_relabelled, namespace_injection};
 use crate::inventory::{Standing, moved_by, standing};
 use crate::labels;
 use crate::machine::pass::{Pass, about_namespace, pair};
@@ -60,7 +61,7 @@ pub fn in_place_since(pass: &Pass<'_>, last: u32) -> Timestamp {
     // `managedFields` times are whole seconds, rounded down: one more keeps the settle time whole.
     let written = namespaces_up_to(pass, last)
         .into_iter()
-        .filter_map(|(_, name)| pass.snapshot.namespaces.get(&name)?.managers.values().max().copied())
+        .filter_map(|(_, name)| pass.snapshot.namespaces.get(&name)?.injection_labels_written())
         .max()
         .and_then(|at| at.checked_add(SignedDuration::from_secs(1)).ok());
     written.map_or(pass.now, |at| at.min(pass.now))
@@ -88,7 +89,7 @@ fn label_of(pass: &Pass<'_>, name: &NamespaceName, may_write: bool) -> Label {
 
 fn forward(pass: &Pass<'_>, namespace: &Namespace, may_write: bool) -> Label {
     let revisions = pass.revisions();
-    if relabelled(&namespace.labels, &revisions.1) == namespace.labels {
+    if is_relabelled(&namespace.labels, &revisions.1) {
         return Label::InPlace;
     }
     // What istio-injection hides was found by the count of the plan, which a new process does not have.
@@ -259,7 +260,7 @@ fn remember(namespace: &Namespace, revisions: &(Revision, Revision)) -> Previous
         to: revisions.1.clone(),
         revision: value(&namespace.labels, labels::REVISION),
         injection: value(&namespace.labels, labels::INJECTION),
-        manager: namespace.revision_manager.as_ref().map(|manager| manager.name.clone()),
+        manager: revision_owner(namespace).map(|manager| manager.name.clone()),
     })
 }
 
@@ -292,9 +293,7 @@ fn announce(pass: &mut Pass<'_>, relabel: &Relabel) {
             format!("{}={injection} beside {} would hide it from the revision's webhook; it comes back in a rollback", labels::INJECTION, labels::REVISION),
         );
     }
-    if let Some(manager) =
-        namespace.revision_manager.as_ref().filter(|manager| manager.name != labels::FIELD_MANAGER)
-    {
+    if let Some(manager) = revision_owner(namespace).filter(|manager| manager.name != labels::FIELD_MANAGER) {
         pass.effect_event(
             true,
             "LabelTakenOver",
@@ -321,7 +320,7 @@ fn reverted(pass: &mut Pass<'_>, name: &NamespaceName) {
         .and_then(|namespace| namespace.labels.get(labels::REVISION))
         .map_or_else(|| "gone".to_owned(), |value| format!("{value:?}"));
     let who = namespace
-        .and_then(|namespace| namespace.revision_manager.as_ref())
+        .and_then(|namespace| revision_owner(namespace))
         .map_or_else(|| "somebody".to_owned(), |manager| manager.name.clone());
     let destination = pass.run.destination().clone();
     pass.wait(

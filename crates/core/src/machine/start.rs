@@ -124,15 +124,6 @@ pub fn control_plane(pass: &mut Pass<'_>) -> bool {
     if pass.intent.rollback_requested {
         return roll_back_before_the_start(pass);
     }
-    if pass.intent.suspend || pass.intent.plan_only {
-        let (reason, field) = if pass.intent.suspend {
-            (WaitReason::Suspended, "spec.suspend")
-        } else {
-            (WaitReason::PlanOnly, "spec.planOnly")
-        };
-        pass.wait(reason, None, format!("{field} is set: nothing is written"));
-        return false;
-    }
     if !pass.may_start() {
         return false;
     }

@@ -1,13 +1,11 @@
 //! `demo`: a real control plane, a believable mesh, and its upgrade from one Istio revision to the other, live in the
 //! terminal. With `--rollback` one workload does not come up on the new revision, and everything goes back.
 
-use std::future::Future;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Result;
+use meshupgrade_e2e::interrupt::{INTERRUPTED, until_interrupted};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 
 mod check;
 mod clocks;
@@ -23,8 +21,6 @@ mod town;
 mod view;
 mod watch;
 
-/// As shells report the end by Ctrl-C.
-const INTERRUPTED: u8 = 130;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -70,25 +66,6 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Option<(&'static story:
         }
     }
     Some((plot, spent))
-}
-
-/// The outcome; `None` when a signal came first. What it had started ends with it.
-async fn until_interrupted(story: impl Future<Output = Result<()>>) -> Option<Result<()>> {
-    tokio::select! {
-        outcome = story => Some(outcome),
-        () = asked_to_end() => None,
-    }
-}
-
-/// Returns at Ctrl-C, SIGTERM, or when the terminal is gone.
-async fn asked_to_end() {
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    let waits = kinds.into_iter().filter_map(|kind| signal(kind).ok()).map(|mut signal| {
-        Box::pin(async move {
-            signal.recv().await;
-        })
-    });
-    futures::future::select_all(waits).await;
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! `make e2e KUBECONFIG=…`: scenarios on a real cluster that has two Istio revisions already. They need neither audit log
 //! nor faults. Everything they make has a name and a label of this run, and is removed at the end.
 
-use std::future::Future;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use meshupgrade_e2e::interrupt::{INTERRUPTED, until_interrupted};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 
 mod given;
 mod install;
@@ -18,9 +17,6 @@ mod stage;
 
 use given::Given;
 use site::Site;
-
-/// As shells report the end by Ctrl-C.
-const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let outcome = Runtime::new().map_err(anyhow::Error::from).and_then(|runtime| {
@@ -62,23 +58,4 @@ async fn act() -> Result<ExitCode> {
 async fn everything(site: &Site) -> Result<bool> {
     let mut operator = install::install(site).await?;
     scenarios::run(site, &mut operator).await
-}
-
-/// `None` when a signal came first.
-async fn until_interrupted<T>(work: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        outcome = work => Some(outcome),
-        () = asked_to_end() => None,
-    }
-}
-
-/// Returns at Ctrl-C, SIGTERM, or when the terminal is gone.
-async fn asked_to_end() {
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    let waits = kinds.into_iter().filter_map(|kind| signal(kind).ok()).map(|mut signal| {
-        Box::pin(async move {
-            signal.recv().await;
-        })
-    });
-    futures::future::select_all(waits).await;
 }

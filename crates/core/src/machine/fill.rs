@@ -1,0 +1,169 @@
+//! Which workloads the batch takes in next, and what keeps them out.
+
+use crate::ids::WorkloadRef;
+use crate::machine::batch::{Front, is_concerned, terminating};
+use crate::machine::pass::{Pass, about_workload, after, shown};
+use crate::machine::workload::{Pods, State, of, only_unready_are_stale, safe_to_restart, state};
+use crate::observed::{Pod, Workload};
+use crate::pods::is_stale;
+use crate::record::{BatchEntry, Direction};
+use crate::rollout::{Rollout, rollout};
+use crate::wait::WaitReason;
+
+/// Opens or refills the batch. Workloads that cannot go now are passed over, and so go last.
+pub fn fill(
+    pass: &mut Pass<'_>,
+    front: &Front<'_>,
+    pods: &Pods<'_>,
+    mut entries: Vec<BatchEntry>,
+) -> Vec<BatchEntry> {
+    let forward = pass.run.direction() == Direction::Forward;
+    let failed = entries.iter().filter(|entry| entry.timed_out).count();
+    let mut candidates = Vec::new();
+    for workload in &front.members {
+        if entries.iter().any(|entry| entry.workload == workload.reference) {
+            continue;
+        }
+        match state(pass, workload, pods, pass.run.destination()) {
+            State::Done => {}
+            _ if !forward && !is_concerned(pass, workload, pods) => {}
+            State::Stale => candidates.push(*workload),
+            other => not_a_candidate(pass, workload, &other, pods),
+        }
+    }
+    if !forward {
+        // Who is in rollout, or does not serve anyway, goes first: its restart takes nothing more away, and mends.
+        candidates.sort_by_key(|it| {
+            let unready = only_unready_are_stale(pods, &it.reference, &pass.run.source);
+            (rollout(it) == Rollout::Done, !unready)
+        });
+    }
+    if front.held || candidates.is_empty() || (forward && failed > 0) || !may_open(pass, &entries) {
+        return entries;
+    }
+    let max = usize::try_from(front.max_concurrent).unwrap_or(1);
+    for workload in candidates {
+        let rolling = rolling_unlisted(pass, front, pods, &entries);
+        let others: Vec<&WorkloadRef> =
+            rolling.into_iter().filter(|other| **other != workload.reference).collect();
+        let listed = if forward { entries.len() } else { entries.len() - failed };
+        if listed + others.len() >= max || entries.len() >= crate::record::MAX_BATCH {
+            note_unlisted(pass, &others, &workload.reference);
+            break;
+        }
+        let open: Vec<WorkloadRef> =
+            entries.iter().map(|entry| &entry.workload).chain(others).cloned().collect();
+        let ready = settled_rollout(pass, workload);
+        if ready && safe_to_restart(pass, workload, pods, &open.iter().collect::<Vec<_>>()) {
+            entries.push(BatchEntry {
+                workload: workload.reference.clone(),
+                uid: workload.uid.clone(),
+                since: pass.now,
+                timed_out: false,
+            });
+        }
+    }
+    entries
+}
+
+fn note_unlisted(pass: &mut Pass<'_>, rolling: &[&WorkloadRef], next: &WorkloadRef) {
+    for workload in rolling {
+        let because = format!("{workload} is still in rollout from an earlier restart: {next} waits for it");
+        pass.wait(WaitReason::RolloutInProgress, about_workload(workload), because);
+    }
+}
+
+/// Workloads that are in rollout, or end old pods, and that no batch knows of: an object of the same name was deleted in the
+/// middle of it and applied again, or the run turned back. They count against the limit and the budgets. One that was broken
+/// before does not.
+pub fn rolling_unlisted<'a>(
+    pass: &Pass<'_>,
+    front: &Front<'a>,
+    pods: &Pods<'_>,
+    entries: &[BatchEntry],
+) -> Vec<&'a WorkloadRef> {
+    let destination = pass.run.destination();
+    let forward = pass.run.direction() == Direction::Forward;
+    // A pod of the newest template that is stale was not made by a restart towards the destination.
+    let broken_before = |workload: &Workload| {
+        let newest = |pod: &&Pod| !pod.finished && pod.restart == workload.template.restart;
+        workload.generation == workload.rollout.observed_generation
+            && of(pods, &workload.reference)
+                .iter()
+                .filter(|pod| newest(pod))
+                .any(|pod| is_stale(pod, destination))
+    };
+    let unfinished = |workload: &Workload| {
+        rollout(workload) != Rollout::Done
+            || matches!(state(pass, workload, pods, destination), State::Terminating(_))
+    };
+    let counts = |workload: &&&Workload| {
+        let restarted = workload.template.restart.is_some();
+        let ours =
+            if forward { restarted && !broken_before(workload) } else { is_concerned(pass, workload, pods) };
+        ours && unfinished(workload) && entries.iter().all(|entry| entry.workload != workload.reference)
+    };
+    front.members.iter().filter(counts).map(|workload| &workload.reference).collect()
+}
+
+/// Suspension, windows and the pause between batches hold back new restarts; what is open goes on.
+fn may_open(pass: &mut Pass<'_>, entries: &[BatchEntry]) -> bool {
+    if pass.run.direction() == Direction::Back {
+        return true;
+    }
+    if !pass.may_start() {
+        return false;
+    }
+    let pause = pass.intent.restart.pause_seconds;
+    if pause == 0 {
+        return true;
+    }
+    if !entries.is_empty() {
+        return false;
+    }
+    let until = pass.run.batch_closed_at.map(|closed| after(closed, pause));
+    match until {
+        Some(until) if until > pass.now => {
+            pass.wait(WaitReason::BatchPause, None, format!("the next batch starts at {}", shown(until)));
+            pass.wake_at(until);
+            false
+        }
+        _ => true,
+    }
+}
+
+/// Forward, a workload must stand still before it is restarted: what is broken before is not ours to shake. Back, a
+/// rollout that does not end is what the restart mends.
+fn settled_rollout(pass: &mut Pass<'_>, workload: &Workload) -> bool {
+    if pass.run.direction() == Direction::Back {
+        return true;
+    }
+    match rollout(workload) {
+        Rollout::Done => true,
+        Rollout::InProgress(why) | Rollout::Stuck(why) => {
+            pass.wait(
+                WaitReason::RolloutInProgress,
+                about_workload(&workload.reference),
+                format!("{} is not restarted before its own rollout is over: {why}", workload.reference),
+            );
+            false
+        }
+    }
+}
+
+fn not_a_candidate(pass: &mut Pass<'_>, workload: &Workload, state: &State, pods: &Pods<'_>) {
+    let about = about_workload(&workload.reference);
+    let name = &workload.reference;
+    match state {
+        State::Unknown => pass.wait(
+            WaitReason::Observing,
+            None,
+            format!("reading the pods of namespace {}", name.namespace),
+        ),
+        State::Rolling(why) | State::NotReady(why) => {
+            pass.wait(WaitReason::RolloutInProgress, about, format!("{name}: {why}"))
+        }
+        State::Terminating(pod) => terminating(pass, name, pod, pods),
+        State::Done | State::Stale => {}
+    }
+}
