@@ -85,6 +85,9 @@ pub struct Run {
     /// Attempts of workloads beyond the first, asked for by the retry annotation. Keys are `Kind/namespace/name`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub restart_attempts: BTreeMap<String, u32>,
+    /// Rollback: namespaces whose label leads elsewhere although it was due. Their workloads wait; the others go back.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub astray: BTreeSet<NamespaceName>,
     /// Namespaces that may be relabelled once more, because the retry annotation asked for it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub relabel_again: BTreeSet<NamespaceName>,

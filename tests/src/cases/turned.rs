@@ -7,7 +7,7 @@ use meshupgrade_core::wait::WaitReason;
 
 use super::plain::{both_labels, three_waves, two_apps};
 use crate::action::Action;
-use crate::case::{CASE, Case, End, When, beat};
+use crate::case::{CASE, Case, End, Tolerate, When, beat};
 use crate::neighbours::Neighbour;
 use crate::world::build::{NEW, OLD, deployment, rolling, stateful_set};
 use crate::world::{Plane, World};
@@ -188,6 +188,37 @@ pub fn cases() -> Vec<Case> {
             about: "istio-injection comes back with the rollback, after the workloads did",
             world: both_labels,
             script: || vec![beat(When::Wave(0), Action::RequestRollback(true))],
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
+            name: "label_fought_in_rollback",
+            about: "somebody sets a label to the target while it goes back: its workloads wait, all others go back",
+            world: three_waves,
+            script: || {
+                vec![
+                    beat(When::Wave(2), Action::RequestRollback(true)),
+                    beat(When::Back, Action::Label("shop".into(), Some(NEW))),
+                    beat(When::Waits(WaitReason::LabelReverted), Action::Suspend(true)),
+                    beat(When::After(900), Action::Label("shop".into(), Some(OLD))),
+                ]
+            },
+            tolerate: Tolerate { lost_sidecars: true, ..CASE.tolerate },
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
+            name: "passed_over_in_rollback",
+            about: "a workload of the second wave does not come up on the source either: the first wave goes back without it",
+            world: three_waves,
+            script: || {
+                vec![
+                    beat(When::Wave(2), Action::Sicken(deployment("shop", "cart"), OLD)),
+                    beat(When::Now, Action::RequestRollback(true)),
+                    beat(When::Waits(WaitReason::WorkloadFailed), Action::Suspend(true)),
+                    beat(When::After(900), Action::Cure(deployment("shop", "cart"))),
+                ]
+            },
             ends: rolled_back,
             ..CASE
         },

@@ -8,8 +8,8 @@ use crate::ids::{NamespaceName, Revision};
 use crate::machine::batch;
 use crate::machine::pass::Pass;
 use crate::machine::phase::Trigger;
-use crate::machine::relabel::{in_place_since, labels_in_place, memory_restored};
-use crate::machine::wave::{front_of, settled};
+use crate::machine::relabel::{Standings, in_place_since, labels, memory_restored};
+use crate::machine::wave::{front_of, settle_time_is_over};
 use crate::record::WaveStep;
 use crate::wait::WaitReason;
 
@@ -29,32 +29,53 @@ pub fn roll_back(pass: &mut Pass<'_>) -> bool {
     let gate = gate::control_plane(pass.snapshot, &pass.intent.istio_namespace, &source);
     let open = gate.is_none();
     pass.waits.extend(gate);
+    let settled = settled(pass, from_wave);
     match pass.run.step {
         WaveStep::Relabel => {
-            if !open || !labels_in_place(pass, from_wave, Some(from_wave)) {
+            if pass.run.settled_since.is_none() {
                 return false;
             }
-            pass.run.settled_since = Some(in_place_since(pass, from_wave));
             pass.run.step = WaveStep::Settle;
             true
         }
         WaveStep::Settle => {
-            if !settled(pass, None) {
-                return false;
+            if settled {
+                pass.run.step = WaveStep::Restart;
             }
-            pass.run.step = WaveStep::Restart;
-            true
+            settled
         }
-        WaveStep::Restart => restart(pass, &namespaces, open),
+        WaveStep::Restart => restart(pass, &namespaces, open && settled),
         WaveStep::Proven => false,
     }
 }
 
+/// Writes the labels that are due, and remembers which are astray. One that is back has to settle.
+fn look_at_labels(pass: &mut Pass<'_>, from_wave: u32) -> Standings {
+    let standings = labels(pass, from_wave, Some(from_wave));
+    if standings.awaited || !pass.run.astray.is_subset(&standings.astray) {
+        pass.run.settled_since = None;
+    }
+    pass.run.astray.clone_from(&standings.astray);
+    standings
+}
+
+/// Whether the labels that can come back have, and stayed for the settle time. A namespace whose label somebody fights for
+/// holds up its own workloads, and not those of all others.
+fn settled(pass: &mut Pass<'_>, from_wave: u32) -> bool {
+    if look_at_labels(pass, from_wave).awaited {
+        return false;
+    }
+    if pass.run.step == WaveStep::Relabel {
+        pass.run.settled_since = Some(in_place_since(pass, from_wave));
+    }
+    settle_time_is_over(pass)
+}
+
 fn restart(pass: &mut Pass<'_>, namespaces: &BTreeSet<NamespaceName>, open: bool) -> bool {
-    let settled = settled(pass, None);
     if let Some(wave) = pass.current_wave().cloned() {
-        let front = front_of(pass, &wave, namespaces, !open || !settled);
-        if !batch::advance(pass, &front) || !settled {
+        let settled: BTreeSet<NamespaceName> = namespaces.difference(&pass.run.astray).cloned().collect();
+        let front = front_of(pass, &wave, &settled, !open);
+        if !batch::advance(pass, &front) || !open {
             return false;
         }
     }
@@ -79,6 +100,8 @@ fn prove(pass: &mut Pass<'_>) -> bool {
     // Another count is due as long as this one does not prove it.
     pass.needs.census_since = counted.checked_add(jiff::SignedDuration::from_secs(1)).ok();
     let revisions = pass.revisions();
+    let from_wave = pass.run.rollback.as_ref().map_or(0, |rollback| rollback.from_wave);
+    let standings = look_at_labels(pass, from_wave);
     let fallen = late_workloads(pass, &revisions.1);
     pass.checks = check::rollback_proof(&CheckInput {
         intent: pass.intent,
@@ -89,17 +112,16 @@ fn prove(pass: &mut Pass<'_>) -> bool {
         unrestartable: &[],
         now: pass.now,
     });
-    let from_wave = pass.run.rollback.as_ref().map_or(0, |rollback| rollback.from_wave);
-    let labels = labels_in_place(pass, from_wave, None);
     let failed: Vec<String> = check::failed(&pass.checks)
         .iter()
         .map(|result| format!("{}: {}", result.name, result.message))
         .collect();
-    if failed.is_empty() && labels {
+    if failed.is_empty() && standings.in_place() {
         return memory_restored(pass, from_wave) && finish(pass);
     }
-    if fallen && labels {
-        // Something of ours still runs there, for example a pod that was created late: once more through the waves.
+    if fallen && !standings.awaited {
+        // Something of ours still runs there, for example a pod that was created late, or in a namespace whose label was
+        // astray: once more through the waves.
         pass.run.step = WaveStep::Restart;
         pass.run.wave = from_wave;
         // This count has been acted on: the next proof needs a newer one.
@@ -120,7 +142,8 @@ fn late_workloads(pass: &Pass<'_>, revision: &Revision) -> bool {
     };
     let from_wave = pass.run.rollback.as_ref().map_or(0, |rollback| rollback.from_wave);
     (0u32..).zip(&pass.plan.waves).take_while(|(index, _)| *index <= from_wave).any(|(_, wave)| {
-        let namespaces = wave.namespaces.iter().cloned().collect();
+        let namespaces =
+            wave.namespaces.iter().filter(|name| !pass.run.astray.contains(name)).cloned().collect();
         let front = front_of(pass, wave, &namespaces, true);
         front.members.iter().any(|workload| workloads.contains_key(&workload.reference))
     })

@@ -56,6 +56,8 @@ pub fn advance(pass: &mut Pass<'_>, front: &Front<'_>) -> bool {
         && front.members.iter().all(|workload| {
             is_done(pass, workload, &pods) || entries.iter().any(|entry| entry.workload == workload.reference)
         });
+    // In a rollback some of them are of a wave that was passed over.
+    pass.needs.pods.extend(entries.iter().map(|entry| entry.workload.namespace.clone()));
     if !entries.is_empty() {
         pass.run.batch = Some(Batch { number: pass.run.batches, entries });
     }
@@ -155,11 +157,17 @@ fn check_entries(
             continue;
         };
         let state = state(pass, workload, pods, pass.run.destination());
-        if state == State::Done {
+        // A label that is astray leads new pods elsewhere: the workload comes back into a batch when the label does.
+        let astray = pass.run.astray.contains(&entry.workload.namespace);
+        let patched = patched(pass, &entry, workload, pods);
+        let at_rest = matches!(patched, Patched::NotYet) || rollout(workload) == Rollout::Done;
+        if state == State::Done || (astray && at_rest) {
             continue;
         }
-        if !check_entry(pass, front, pods, &mut entry, workload, &state, budgeted) {
-            continue;
+        if astray {
+            waiting(pass, &entry, workload, &state, pods);
+        } else {
+            check_entry(pass, front, pods, &mut entry, workload, &state, budgeted);
         }
         if let Some(since) = time_stands_still(pass, &entry, workload, &state, pods) {
             entry.since = since;
@@ -189,7 +197,7 @@ fn time_stands_still(
 }
 
 /// Patches an entry, or says what it waits for. `budgeted`: what counts against its budgets; `None` when it may not be patched
-/// now. Returns whether it stays in the batch.
+/// now.
 fn check_entry(
     pass: &mut Pass<'_>,
     front: &Front<'_>,
@@ -198,14 +206,14 @@ fn check_entry(
     workload: &Workload,
     state: &State,
     budgeted: Option<&[WorkloadRef]>,
-) -> bool {
+) {
     let about = about_workload(&entry.workload);
     match (patched(pass, entry, workload, pods), state) {
         (_, State::Unknown) => {
             pass.wait(WaitReason::Observing, about, format!("reading the pods of {}", entry.workload))
         }
         (Patched::NotYet, State::Stale) => {
-            let Some(budgeted) = budgeted.filter(|_| !front.held) else { return true };
+            let Some(budgeted) = budgeted.filter(|_| !front.held) else { return };
             let others: Vec<&WorkloadRef> =
                 budgeted.iter().filter(|other| **other != entry.workload).collect();
             if safe_to_restart(pass, workload, pods, &others) {
@@ -223,7 +231,7 @@ fn check_entry(
                 *pass.run.restart_attempts.entry(attempt_key(&entry.workload)).or_insert(1) += 1;
                 (entry.since, entry.timed_out) = (pass.now, false);
                 pass.event(false, "RetryAccepted", about, "it will be restarted once more");
-                return true;
+                return;
             }
             let owner = who(workload);
             pass.wait(
@@ -241,7 +249,6 @@ fn check_entry(
         }
         (_, state) => waiting(pass, entry, workload, state, pods),
     }
-    true
 }
 
 /// Who may have changed a workload. `managedFields` does not tell who took something away, only who owns the rest.

@@ -184,6 +184,7 @@ impl<'a> Pass<'a> {
         self.run.held_since = None;
         self.run.settled_since = None;
         self.run.soak_since = None;
+        self.run.astray.clear();
         self.run.relabel_again.clear();
         self.run.step = WaveStep::Relabel;
         self.go(Trigger::RollbackBegun);
@@ -271,6 +272,7 @@ fn new_run(intent: &Intent, counter: u32) -> Run {
         rollback: None,
         held_since: None,
         restart_attempts: std::collections::BTreeMap::new(),
+        astray: std::collections::BTreeSet::new(),
         relabel_again: std::collections::BTreeSet::new(),
         label_attempts: std::collections::BTreeMap::new(),
         // A value that was there before the run asks for nothing of this run.

@@ -1,11 +1,14 @@
 //! The labels of the namespaces of a run: what they should be, and whether we may write them. We write each namespace
 //! once per run, direction and retry, and never fight.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::check::revision_owner;
 use crate::decision::About;
 use crate::effect::{Effect, PreviousEdit, Relabel};
+use crate::gate;
 use crate::ids::{NamespaceName, Revision};
 use crate::injection::{Injection, is_relabelled, namespace_injection};
 use crate::inventory::{Standing, moved_by, standing};
@@ -28,10 +31,26 @@ enum Label {
     NotOurs,
 }
 
+/// Where the labels of a run stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standings {
+    /// A write of ours is due or on its way.
+    pub awaited: bool,
+    /// Namespaces whose label somebody changed after our write, or whose write is refused: a person must act.
+    pub astray: BTreeSet<NamespaceName>,
+}
+
+impl Standings {
+    /// Whether all of them say what they should.
+    pub fn in_place(&self) -> bool {
+        !self.awaited && self.astray.is_empty()
+    }
+}
+
 /// Brings the labels of the waves up to `last` in place, as far as it is allowed. `write` is the wave whose labels are
-/// due; those of the others were written before and are only watched. Says whether all of them are in place.
-pub fn labels_in_place(pass: &mut Pass<'_>, last: u32, write: Option<u32>) -> bool {
-    let mut in_place = true;
+/// due; those of the others were written before and are only watched.
+pub fn labels(pass: &mut Pass<'_>, last: u32, write: Option<u32>) -> Standings {
+    let mut standings = Standings::default();
     for (index, namespace) in namespaces_up_to(pass, last) {
         let may_write = write.is_some_and(|wave| index == wave || pass.run.direction() == Direction::Back);
         match label_of(pass, &namespace, may_write) {
@@ -39,20 +58,40 @@ pub fn labels_in_place(pass: &mut Pass<'_>, last: u32, write: Option<u32>) -> bo
                 pass.run.relabel_again.remove(&namespace);
             }
             Label::NotOurs => {}
+            Label::Write(_) if !answers(pass) => standings.awaited = true,
             Label::Write(relabel) => {
-                in_place = false;
-                if !pass.note_refusal(About::Namespace(relabel.namespace.clone()), &relabel.stamp) {
+                if pass.note_refusal(About::Namespace(namespace.clone()), &relabel.stamp) {
+                    standings.astray.insert(namespace);
+                } else {
+                    standings.awaited = true;
                     announce(pass, &relabel);
                 }
                 pass.effect(Effect::Relabel(*relabel));
             }
             Label::Reverted => {
-                in_place = false;
                 reverted(pass, &namespace);
+                standings.astray.insert(namespace);
             }
         }
     }
-    in_place
+    standings
+}
+
+/// Whether the control plane that a label would lead to answers. Otherwise that is noted: new pods would get no sidecar.
+fn answers(pass: &mut Pass<'_>) -> bool {
+    let destination = pass.run.destination().clone();
+    match gate::control_plane(pass.snapshot, &pass.intent.istio_namespace, &destination) {
+        None => true,
+        Some(wait) => {
+            pass.wait(wait.reason, wait.about, wait.because);
+            false
+        }
+    }
+}
+
+/// Whether all labels of the waves up to `last` are in place. See [`labels()`].
+pub fn labels_in_place(pass: &mut Pass<'_>, last: u32, write: Option<u32>) -> bool {
+    labels(pass, last, write).in_place()
 }
 
 /// Since when the labels of a wave have been in place, as far as can be told: the last write to one of its namespaces, by

@@ -49,7 +49,7 @@ fn relabel(pass: &mut Pass<'_>, open: bool) -> bool {
 }
 
 fn settle(pass: &mut Pass<'_>) -> bool {
-    if !settled(pass, None) {
+    if !settled(pass) {
         return false;
     }
     pass.run.step = WaveStep::Restart;
@@ -57,12 +57,16 @@ fn settle(pass: &mut Pass<'_>) -> bool {
 }
 
 /// Whether the labels of all waves so far are in place and have been for the settle time.
-pub fn settled(pass: &mut Pass<'_>, write: Option<u32>) -> bool {
-    let wave = pass.run.rollback.as_ref().map_or(pass.run.wave, |rollback| rollback.from_wave);
-    if !labels_in_place(pass, wave, write) {
+fn settled(pass: &mut Pass<'_>) -> bool {
+    if !labels_in_place(pass, pass.run.wave, None) {
         pass.run.settled_since = None;
         return false;
     }
+    settle_time_is_over(pass)
+}
+
+/// Whether the settle time is over, which begins now if it had not begun.
+pub fn settle_time_is_over(pass: &mut Pass<'_>) -> bool {
     let since = *pass.run.settled_since.get_or_insert(pass.now);
     let until = after(since, pass.intent.settle_seconds);
     if until > pass.now {
@@ -83,7 +87,7 @@ fn restart(
     namespaces: &BTreeSet<NamespaceName>,
     open: bool,
 ) -> bool {
-    let settled = settled(pass, None);
+    let settled = settled(pass);
     let front = front_of(pass, wave, namespaces, !open || !settled);
     if !batch::advance(pass, &front) {
         // A failed workload may have turned the run back.
@@ -144,7 +148,7 @@ pub fn soak(pass: &mut Pass<'_>) -> bool {
     let gate = gate::control_plane(pass.snapshot, &pass.intent.istio_namespace, &target);
     let open = gate.is_none();
     pass.waits.extend(gate);
-    let settled = settled(pass, None);
+    let settled = settled(pass);
     // A pod that was made while the label was elsewhere is brought over before the next wave.
     let front = front_of(pass, &wave, &namespaces, !open || !settled);
     if !batch::advance(pass, &front) || !settled {
