@@ -166,10 +166,12 @@ impl Context {
 fn other_upgrade(upgrade: &MeshUpgrade, other: &MeshUpgrade) -> OtherUpgrade {
     let run = other.status.as_ref().and_then(|status| status.run.as_ref());
     let over = run.is_some_and(|run| run.ended_at.is_some());
+    // One that only shows its plan, or is told to wait, keeps nobody waiting.
+    let holds = other.spec.plan_only || other.spec.suspend;
     OtherUpgrade {
         name: other.name_any(),
         active: run.is_some_and(|run| run.started_at.is_some() && run.ended_at.is_none()),
-        goes_first: !over && seniority(other) < seniority(upgrade),
+        goes_first: !over && !holds && seniority(other) < seniority(upgrade),
     }
 }
 
@@ -212,6 +214,22 @@ mod tests {
         assert!(!first("a", "2026-01-03T00:00:00Z"));
         assert!(first("a", "2026-01-02T00:00:00Z"));
         assert!(!first("z", "2026-01-02T00:00:00Z"));
+    }
+
+    #[test]
+    fn one_that_is_told_to_wait_keeps_nobody_waiting() {
+        let ours = upgrade("m", "2026-01-02T00:00:00Z", &json!({}));
+        for change in
+            [|other: &mut MeshUpgrade| other.spec.plan_only = true, |other| other.spec.suspend = true]
+        {
+            let mut other = upgrade("old", "2026-01-01T00:00:00Z", &run(false, false));
+            assert!(other_upgrade(&ours, &other).goes_first);
+            change(&mut other);
+            assert!(!other_upgrade(&ours, &other).goes_first);
+        }
+        let mut other = upgrade("old", "2026-01-01T00:00:00Z", &run(true, false));
+        other.spec.suspend = true;
+        assert!(other_upgrade(&ours, &other).active);
     }
 
     #[test]

@@ -128,11 +128,13 @@ impl Health {
         self.lock().of_path(path).find_map(|watch| watch.error.clone())
     }
 
-    /// The last errors of watches that fail now.
+    /// The last errors of watches that fail now and that every MeshUpgrade needs. What only one of them asked to see, maybe by
+    /// a misspelt name, is told in its own status.
     pub fn failing(&self) -> Vec<String> {
         let progress = self.lock();
         let failing = progress.watches.values();
         failing
+            .filter(|watch| !watch.path.contains("/namespaces/"))
             .filter_map(|watch| Some(format!("watch of {}: {}", watch.path, watch.error.as_ref()?)))
             .collect()
     }
@@ -172,5 +174,17 @@ mod tests {
         assert_eq!(health.failing(), ["watch of /a: 403"]);
         health.answered("/a", true);
         assert!(health.failing().is_empty());
+    }
+
+    #[test]
+    fn what_one_object_asked_to_see_is_not_everybodys_problem() {
+        let health = Health::default();
+        let path = "/api/v1/namespaces/no-such/configmaps";
+        let _watches = [health.watch(path), health.watch("/api/v1/namespaces")];
+        health.failed(path, "403");
+        assert!(health.failing().is_empty());
+        assert_eq!(health.failure(path).as_deref(), Some("403"));
+        health.failed("/api/v1/namespaces", "500");
+        assert_eq!(health.failing(), ["watch of /api/v1/namespaces: 500"]);
     }
 }

@@ -18,6 +18,11 @@ use crate::client::CallError;
 use crate::context::Context;
 use crate::memory;
 
+/// What is to be done about a status of which not everything was stored.
+pub const PRUNED: &str = "the API server dropped fields of the status, so nothing else is written: the \
+     CustomResourceDefinition is older than this operator; apply the one of this version (config/crd, or kubectl apply -f of \
+     the chart's crd.yaml)";
+
 /// What became of a status.
 #[derive(Clone, Debug)]
 pub enum Published {
@@ -30,7 +35,7 @@ pub enum Published {
     /// Not leading any more, or stopping: nothing was written.
     Skipped,
     /// The API server took it and stored another record: its CustomResourceDefinition does not know all fields.
-    Pruned,
+    Pruned(Arc<MeshUpgrade>),
 }
 
 /// Whether and when a status must be written.
@@ -88,6 +93,15 @@ pub async fn publish_unreadable(
          that the operator's chart has it in istioNamespaces"
     );
     publish(context, upgrade, &stalled(record_of(upgrade), "ConfigMapsUnreadable", message), now).await
+}
+
+/// Publishes that the API server dropped fields of the status, without which nothing may be done.
+pub async fn publish_pruned(
+    context: &Context,
+    stored: &Arc<MeshUpgrade>,
+    now: Timestamp,
+) -> Result<Published, CallError> {
+    publish(context, stored, &stalled(record_of(stored), "StatusPruned", PRUNED.to_owned()), now).await
 }
 
 fn invalid(record: Record, errors: &[FieldError]) -> Decision {
@@ -169,7 +183,7 @@ async fn write(
             context.memory.wrote(&written);
             // What follows rests on what is stored, not on what was sent.
             let stored = record_of(&written) == record_of(&body);
-            Ok(if stored { Published::Done(written) } else { Published::Pruned })
+            Ok(if stored { Published::Done(written) } else { Published::Pruned(written) })
         }
         Err(CallError::Conflict(_) | CallError::NotFound(_)) => {
             context.memory.doubt(&memory::uid(upgrade));

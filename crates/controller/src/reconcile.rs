@@ -10,7 +10,9 @@ use meshupgrade_core::decision::Wake;
 use crate::apply::apply;
 use crate::client::CallError;
 use crate::context::Context;
-use crate::publish::{Published, publish, publish_invalid, publish_unreadable, record_of};
+use crate::publish::{
+    PRUNED, Published, publish, publish_invalid, publish_pruned, publish_unreadable, record_of,
+};
 use crate::report::report;
 
 /// How often one pass may decide again because something changed.
@@ -31,11 +33,7 @@ pub enum Error {
         source: CallError,
     },
     /// The stored status lacks what was written to it: an older CustomResourceDefinition drops fields that it does not know.
-    #[error(
-        "the API server dropped fields of the status of {name}, so nothing else is written: its \
-         CustomResourceDefinition is older than this operator; apply the one of this version (config/crd, or kubectl \
-         apply -f of the chart's crd.yaml)"
-    )]
+    #[error("{name}: {PRUNED}")]
     Pruned {
         /// The MeshUpgrade.
         name: String,
@@ -79,7 +77,10 @@ pub async fn pass(context: &Context, cached: &MeshUpgrade) -> Result<Option<Dura
         match published {
             // The effects rest on a record that is no longer the stored one, or no longer ours to carry out.
             Published::Stale | Published::Skipped => return Ok(words_in),
-            Published::Pruned => return Err(Error::Pruned { name }),
+            Published::Pruned(stored) => {
+                publish_pruned(context, &stored, now).await.map_err(failed)?;
+                return Err(Error::Pruned { name });
+            }
             Published::Later(_) => {}
             Published::Done(written) => upgrade = written,
         }
@@ -102,7 +103,7 @@ fn after(published: &Published) -> Option<Duration> {
     match published {
         Published::Done(_) => None,
         Published::Later(left) => Some(*left),
-        Published::Stale | Published::Skipped | Published::Pruned => Some(SOON),
+        Published::Stale | Published::Skipped | Published::Pruned(_) => Some(SOON),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::machine::pass::Pass;
 use crate::machine::phase::{Phase, Trigger};
 use crate::machine::{back, complete, start, wave};
 use crate::observed::Snapshot;
-use crate::record::{Record, RollbackCause};
+use crate::record::{Record, RollbackCause, SCHEMA};
 use crate::view;
 use crate::wait::{Wait, WaitReason};
 
@@ -23,6 +23,9 @@ const MAX_STEPS: usize = 16;
 /// The effects rest on `record` as it was passed in, which must be what is stored.
 pub fn decide(now: Timestamp, intent: &Intent, record: &Record, snapshot: &Snapshot) -> Decision {
     let mut pass = Pass::new(now, intent, record, snapshot);
+    if pass.run.schema > SCHEMA {
+        return too_new(pass, record);
+    }
     turn_back_if_asked(&mut pass);
     let mut steps = 0;
     while steps < MAX_STEPS && step(&mut pass) {
@@ -33,6 +36,18 @@ pub fn decide(now: Timestamp, intent: &Intent, record: &Record, snapshot: &Snaps
     handle_retry(&mut pass);
     let decision = finish(pass, record);
     enforce(now, intent, record, snapshot, decision)
+}
+
+/// What a newer operator stored is shown as far as it is understood, and stays as it is.
+fn too_new(mut pass: Pass<'_>, record: &Record) -> Decision {
+    let because = format!(
+        "status was written by a newer version of the operator (its record has schema {}, this version knows {SCHEMA}): run that \
+         version again; nothing is written until then",
+        pass.run.schema
+    );
+    pass.wait(WaitReason::RecordTooNew, None, because);
+    let decision = finish(pass, record);
+    Decision { record: record.clone(), wake: Wake::OnChange, ..decision }
 }
 
 /// One step of the phase. Says whether the position changed, so that the next phase gets its turn.
@@ -143,3 +158,6 @@ fn enforce(
     decision.events = vec![Event { warning: true, reason: "InvariantViolated", note: because, about: None }];
     decision
 }
+
+#[cfg(test)]
+mod tests;

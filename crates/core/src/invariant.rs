@@ -66,12 +66,14 @@ fn position_never_goes_back(before: &Record, run: &Run, found: &mut Vec<String>)
 
 fn held_opens_nothing(now: Timestamp, intent: &Intent, before: &Record, run: &Run, found: &mut Vec<String>) {
     let closed = matches!(opening(&intent.windows, now), Opening::Closed(_));
-    if run.rollback.is_some() || !(intent.suspend || closed) {
+    if run.rollback.is_some() || !(intent.suspend || intent.plan_only || closed) {
         return;
     }
     let batches = before.run.as_ref().filter(|old| old.counter == run.counter).map_or(0, |old| old.batches);
     if run.batches > batches {
-        found.push("I12: a batch was opened while the run is suspended or no window is open".into());
+        found.push(
+            "I12: a batch was opened while spec.suspend or spec.planOnly is set, or no window is open".into(),
+        );
     }
 }
 

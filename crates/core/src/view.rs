@@ -52,7 +52,7 @@ fn message(pass: &Pass<'_>, wait: Option<&Wait>) -> String {
         Phase::StartingControlPlane => format!("waiting for the control plane of {}", run.target),
         Phase::Migrating | Phase::Soaking => format!("wave {name:?}"),
         Phase::Completing => format!("completing: {} is to go", run.source),
-        Phase::Succeeded => return format!("everything runs on {}", run.target),
+        Phase::Succeeded => return succeeded(pass),
         Phase::RollingBack => {
             let why = run.rollback.as_ref().map_or("", |rollback| rollback.message.as_str());
             format!("going back to {} ({why})", run.source)
@@ -63,6 +63,19 @@ fn message(pass: &Pass<'_>, wait: Option<&Wait>) -> String {
         Some(wait) => format!("{doing}: {}", wait.because),
         None => doing,
     }
+}
+
+fn succeeded(pass: &Pass<'_>) -> String {
+    let Pass { run, intent, .. } = pass;
+    let done = format!("everything runs on {}", run.target);
+    if !intent.rollback_requested || run.source == run.target {
+        return done;
+    }
+    format!(
+        "{done}; spec.rollback.requested came too late and changes nothing: to go back, set it to false and \
+         spec.targetRevision to {}, which starts a run in the other direction",
+        run.source
+    )
 }
 
 fn rolled_back(pass: &Pass<'_>) -> String {
@@ -214,10 +227,7 @@ fn control_plane(pass: &Pass<'_>, conditions: &mut Conditions) {
 
 fn data_plane(pass: &Pass<'_>, conditions: &mut Conditions) {
     let run = &pass.run;
-    let sick = pass
-        .waits
-        .iter()
-        .find(|wait| matches!(wait.reason, WaitReason::WorkloadFailed | WaitReason::StatefulSetStuck));
+    let sick = pass.waits.iter().find(|wait| is_sickness(wait.reason));
     match sick {
         Some(wait) => {
             conditions.set(ConditionType::Healthy, False, wait.reason.as_str(), wait.because.clone())
@@ -254,6 +264,12 @@ fn old_revision(pass: &Pass<'_>) -> (ConditionStatus, &'static str, String) {
         }
         _ => (True, "WavesRemain", String::new()),
     }
+}
+
+/// Whether workloads are not well, as opposed to held up.
+fn is_sickness(reason: WaitReason) -> bool {
+    use WaitReason::{StatefulSetStuck, WorkloadFailed, WorkloadNotReady};
+    matches!(reason, WorkloadFailed | WorkloadNotReady | StatefulSetStuck)
 }
 
 /// What belongs to every step of the work: naming it would change the conditions with each batch and say nothing.

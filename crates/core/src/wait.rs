@@ -69,6 +69,8 @@ wait_reasons! {
     RolloutInProgress => false,
     /// A workload did not get through its restart in time.
     WorkloadFailed => true,
+    /// A workload is not ready, or in a rollout of its own that does not end: it is not restarted as it is.
+    WorkloadNotReady => true,
     /// Somebody took the restart annotation away in the middle of the rollout.
     RestartReverted => true,
     /// A pod disruption budget leaves no room now.
@@ -99,6 +101,8 @@ wait_reasons! {
     ApprovalRequired => false,
     /// Whoever installed the old control plane has to remove it now.
     RemovalPending => false,
+    /// A newer version of the operator wrote what is stored: this one could misread it, and writes nothing.
+    RecordTooNew => true,
     /// A decision would have broken an invariant: nothing was written.
     InvariantViolated => true,
 }

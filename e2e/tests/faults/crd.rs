@@ -25,6 +25,7 @@ async fn nothing_without_it(s: &mut Scenario, name: &str) -> Result<()> {
         Ok(s.operator_log().contains("dropped fields of the status").then_some(()))
     })
     .await?;
+    s.wait_condition("mesh", "Stalled", "True", "StatusPruned").await?;
     let web = deployment(name, "web");
     ensure!(s.generation(&web).await? == 1, "restarted without a stored batch");
     untouched(s, 2, &[web]).await

@@ -1,6 +1,7 @@
 //! Runs in which others get in the way.
 
 use meshupgrade_core::ids::NamespaceName;
+use meshupgrade_core::intent::OnFailure;
 use meshupgrade_core::machine::phase::Phase;
 use meshupgrade_core::wait::WaitReason;
 
@@ -211,6 +212,38 @@ pub fn cases() -> Vec<Case> {
             },
             tolerate: Tolerate { budgets: true, ..CASE.tolerate },
             neighbours: &[Neighbour::Nodes],
+            ..CASE
+        },
+        Case {
+            name: "node_falls_silent_for_long",
+            about: "the same for longer than the timeout: that is not the workload's failure, and nothing turns back",
+            world: || {
+                let mut world = three_waves();
+                world.request().on_failure = OnFailure::Automatic;
+                world
+            },
+            script: || {
+                vec![
+                    beat(When::Wave(1), Action::Strand(deployment("shop", "cart"))),
+                    beat(When::Waits(WaitReason::PodTerminating), Action::Suspend(false)),
+                    beat(When::After(900), Action::HealNodes),
+                ]
+            },
+            tolerate: Tolerate { budgets: true, ..CASE.tolerate },
+            neighbours: &[Neighbour::Nodes],
+            ..CASE
+        },
+        Case {
+            name: "plan_only_in_mid_run",
+            about: "planOnly is set while a batch is open: that ends, nothing new starts until it is taken back",
+            world: three_waves,
+            script: || {
+                vec![
+                    beat(When::Wave(1), Action::PlanOnly(true)),
+                    beat(When::Waits(WaitReason::PlanOnly), Action::Suspend(false)),
+                    beat(When::After(300), Action::PlanOnly(false)),
+                ]
+            },
             ..CASE
         },
         Case {

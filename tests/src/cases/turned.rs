@@ -111,7 +111,7 @@ pub fn cases() -> Vec<Case> {
                 world.sick.remove(&(deployment("shop", "cart"), NEW.into()));
                 world
             },
-            script: || vec![beat(When::Waits(WaitReason::RolloutInProgress), Action::RequestRollback(true))],
+            script: || vec![beat(When::Waits(WaitReason::WorkloadNotReady), Action::RequestRollback(true))],
             ends: rolled_back,
             ..CASE
         },
@@ -215,7 +215,7 @@ pub fn cases() -> Vec<Case> {
                 vec![
                     beat(When::Wave(2), Action::Sicken(deployment("shop", "cart"), OLD)),
                     beat(When::Now, Action::RequestRollback(true)),
-                    beat(When::Waits(WaitReason::WorkloadFailed), Action::Suspend(true)),
+                    beat(When::Waits(WaitReason::WorkloadFailed), Action::Retry),
                     beat(When::After(900), Action::Cure(deployment("shop", "cart"))),
                 ]
             },

@@ -21,12 +21,12 @@ use crate::observed::{
 use crate::plan::{Plan, PlannedWave, Unrestartable};
 use crate::selector::{LabelSelector, Operator, Requirement};
 
-pub(super) const SOURCE: &str = "asm-1-27";
-pub(super) const TARGET: &str = "asm-1-28";
-pub(super) const ROOT: &str = "-----BEGIN CERTIFICATE-----\nMIIroot\n-----END CERTIFICATE-----\n";
+pub(crate) const SOURCE: &str = "asm-1-27";
+pub(crate) const TARGET: &str = "asm-1-28";
+pub(crate) const ROOT: &str = "-----BEGIN CERTIFICATE-----\nMIIroot\n-----END CERTIFICATE-----\n";
 
 /// Everything that a check looks at, owned.
-pub(super) struct Mesh {
+pub(crate) struct Mesh {
     pub intent: Intent,
     pub source: Revision,
     pub target: Revision,
@@ -164,7 +164,7 @@ impl Mesh {
 }
 
 /// The results that say something, as `Name outcome: message`.
-pub(super) fn said(results: &[CheckResult]) -> Vec<String> {
+pub(crate) fn said(results: &[CheckResult]) -> Vec<String> {
     results
         .iter()
         .filter(|result| result.outcome != CheckOutcome::Passed)
@@ -172,7 +172,7 @@ pub(super) fn said(results: &[CheckResult]) -> Vec<String> {
         .collect()
 }
 
-pub(super) fn map(pairs: &[(&str, &str)]) -> Labels {
+pub(crate) fn map(pairs: &[(&str, &str)]) -> Labels {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 

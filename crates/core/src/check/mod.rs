@@ -5,7 +5,7 @@ mod completion;
 #[cfg(test)]
 mod completion_tests;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod label_owners;
 mod preflight;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Check, CheckInput, Finding, label_owners, listed, planned, problem, warning};
+use crate::gate;
 use crate::ids::{NamespaceName, Revision};
 use crate::injection::{Injection, PodShape, injection, relabelled};
 use crate::labels;
@@ -32,7 +33,7 @@ const SAID_ELSEWHERE: [&str; 3] = [BUDGET_NEVER_MET, "PodTemplateDecidesRevision
 /// How much of a discovery selector is worth showing.
 const SELECTOR_SHOWN: usize = 120;
 
-/// Without the source's istiod there is no way back.
+/// Without the source's istiod and injector there is no way back.
 fn source_istiod_ready(input: &CheckInput<'_>) -> Finding {
     let source = input.source;
     let look = format!(
@@ -40,20 +41,20 @@ fn source_istiod_ready(input: &CheckInput<'_>) -> Finding {
         input.intent.istio_namespace,
         labels::REVISION
     );
+    let nowhere = "so a rollback would have nowhere to go";
     let istiod = input.snapshot.control_planes.get(source).and_then(|plane| plane.istiod.as_ref());
-    match istiod {
-        None => Finding::Problem(format!(
-            "there is no istiod of revision {source}, so a rollback would have nowhere to go: {look}"
-        )),
-        Some(istiod) if istiod.ready == 0 => Finding::Problem(format!(
-            "{} has no ready pod, so a rollback would have nowhere to go: {look}",
-            istiod.name
-        )),
-        Some(istiod) if istiod.ready < istiod.desired => Finding::Warning(format!(
+    let gate = gate::control_plane(input.snapshot, &input.intent.istio_namespace, source);
+    match (istiod, gate) {
+        (None, _) => Finding::Problem(format!("there is no istiod of revision {source}, {nowhere}: {look}")),
+        (Some(istiod), _) if istiod.ready == 0 => {
+            Finding::Problem(format!("{} has no ready pod, {nowhere}: {look}", istiod.name))
+        }
+        (Some(_), Some(gate)) => Finding::Problem(format!("{}, {nowhere}", gate.because)),
+        (Some(istiod), None) if istiod.ready < istiod.desired => Finding::Warning(format!(
             "{} of {} pods of {} are ready: {look}",
             istiod.ready, istiod.desired, istiod.name
         )),
-        Some(_) => Finding::Nothing,
+        (Some(_), None) => Finding::Nothing,
     }
 }
 

@@ -86,6 +86,18 @@ fn the_way_back_needs_the_istiod_of_the_source() {
 }
 
 #[test]
+fn the_way_back_needs_the_injector_of_the_source() {
+    let told = only(|mesh| mesh.plane(SOURCE, |plane| plane.injector_config = false));
+    assert!(
+        told.starts_with("SourceIstiodReady Failed: there is no ConfigMap istio-sidecar-injector-asm-1-27"),
+        "{told}"
+    );
+    assert!(told.ends_with("so a rollback would have nowhere to go"), "{told}");
+    let told = about(|mesh| mesh.webhook(SOURCE, |webhook| webhook.entries[0].ca_bundle.clear()));
+    assert!(told[0].starts_with("SourceIstiodReady Failed: istiod has not written its CA"), "{told:?}");
+}
+
+#[test]
 fn two_injection_labels_on_one_namespace_are_worth_a_warning() {
     let told = only(|mesh| {
         mesh.namespace("pay", |namespace| {
@@ -237,7 +249,9 @@ fn roots_without_a_certificate_in_common_fail() {
 #[test]
 fn a_root_that_is_not_there_yet_is_compared_later() {
     assert!(about(|mesh| with_bundle(mesh, TARGET, "")).is_empty());
-    assert!(only(|mesh| with_bundle(mesh, SOURCE, "")).starts_with("RootCertificateShared Warning"));
+    let told = about(|mesh| with_bundle(mesh, SOURCE, ""));
+    assert!(told[0].starts_with("SourceIstiodReady Failed"), "{told:?}");
+    assert!(told[1].starts_with("RootCertificateShared Warning"), "{told:?}");
 }
 
 #[test]

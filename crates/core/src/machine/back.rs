@@ -97,8 +97,7 @@ fn prove(pass: &mut Pass<'_>) -> bool {
         pass.wait(WaitReason::Observing, None, "counting what still runs on the target");
         return false;
     };
-    // Another count is due as long as this one does not prove it.
-    pass.needs.census_since = counted.checked_add(jiff::SignedDuration::from_secs(1)).ok();
+    pass.count_again(counted, begun);
     let revisions = pass.revisions();
     let from_wave = pass.run.rollback.as_ref().map_or(0, |rollback| rollback.from_wave);
     let standings = look_at_labels(pass, from_wave);

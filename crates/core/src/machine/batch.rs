@@ -160,7 +160,10 @@ fn check_entries(
         // A label that is astray leads new pods elsewhere: the workload comes back into a batch when the label does.
         let astray = pass.run.astray.contains(&entry.workload.namespace);
         let patched = patched(pass, &entry, workload, pods);
-        let at_rest = matches!(patched, Patched::NotYet) || rollout(workload) == Rollout::Done;
+        let ending = of(pods, &entry.workload)
+            .iter()
+            .any(|pod| pod.deletion.is_some() && is_stale(pod, pass.run.destination()));
+        let at_rest = matches!(patched, Patched::NotYet) || (rollout(workload) == Rollout::Done && !ending);
         if state == State::Done || (astray && at_rest) {
             continue;
         }

@@ -155,8 +155,7 @@ fn counted(pass: &mut Pass<'_>, since: jiff::Timestamp) -> bool {
         pass.wait(WaitReason::Observing, None, "counting what still refers to the source");
         return false;
     };
-    // As long as it does not prove anything, another one is due.
-    pass.needs.census_since = counted.checked_add(jiff::SignedDuration::from_secs(1)).ok();
+    pass.count_again(counted, since);
     true
 }
 

@@ -1,5 +1,7 @@
 //! Which workloads the batch takes in next, and what keeps them out.
 
+use jiff::Timestamp;
+
 use crate::ids::WorkloadRef;
 use crate::machine::batch::{Front, is_concerned, terminating};
 use crate::machine::pass::{Pass, about_workload, after, shown};
@@ -138,21 +140,38 @@ fn settled_rollout(pass: &mut Pass<'_>, workload: &Workload) -> bool {
     if pass.run.direction() == Direction::Back {
         return true;
     }
-    match rollout(workload) {
-        Rollout::Done => true,
-        Rollout::InProgress(why) | Rollout::Stuck(why) => {
-            pass.wait(
-                WaitReason::RolloutInProgress,
-                about_workload(&workload.reference),
-                format!("{} is not restarted before its own rollout is over: {why}", workload.reference),
-            );
-            false
-        }
+    let (why, stuck) = match rollout(workload) {
+        Rollout::Done => return true,
+        Rollout::InProgress(why) => (why, false),
+        Rollout::Stuck(why) => (why, true),
+    };
+    let because = format!("{} is not restarted before its own rollout is over: {why}", workload.reference);
+    unready(pass, &workload.reference, stuck, because);
+    false
+}
+
+/// A workload holds up its wave and is not in the batch. Its own controller, or whoever deployed it, gets as long as a restart
+/// may take; then a person is asked.
+fn unready(pass: &mut Pass<'_>, workload: &WorkloadRef, stuck: bool, because: String) {
+    let about = about_workload(workload);
+    let late = after(front_begun(pass), pass.intent.restart.timeout_seconds);
+    if pass.run.direction() == Direction::Back || (late > pass.now && !stuck) {
+        pass.wake_at(late);
+        return pass.wait(WaitReason::RolloutInProgress, about, because);
     }
+    let remedy = format!("{because}; repair it, or scale it to zero until the run is over");
+    pass.wait(WaitReason::WorkloadNotReady, about, remedy);
+}
+
+/// Since when the batch could take in the next workload.
+fn front_begun(pass: &Pass<'_>) -> Timestamp {
+    let settled = pass.run.settled_since.map(|since| after(since, pass.intent.settle_seconds));
+    let soaked =
+        pass.run.soak_since.zip(pass.current_wave()).map(|(since, wave)| after(since, wave.soak_seconds));
+    [settled, soaked, pass.run.batch_closed_at].into_iter().flatten().max().unwrap_or(pass.now)
 }
 
 fn not_a_candidate(pass: &mut Pass<'_>, workload: &Workload, state: &State, pods: &Pods<'_>) {
-    let about = about_workload(&workload.reference);
     let name = &workload.reference;
     match state {
         State::Unknown => pass.wait(
@@ -161,7 +180,8 @@ fn not_a_candidate(pass: &mut Pass<'_>, workload: &Workload, state: &State, pods
             format!("reading the pods of namespace {}", name.namespace),
         ),
         State::Rolling(why) | State::NotReady(why) => {
-            pass.wait(WaitReason::RolloutInProgress, about, format!("{name}: {why}"))
+            let stuck = matches!(rollout(workload), Rollout::Stuck(_));
+            unready(pass, name, stuck, format!("{name}: {why}"));
         }
         State::Terminating(pod) => terminating(pass, name, pod, pods),
         State::Done | State::Stale => {}

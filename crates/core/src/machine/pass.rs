@@ -14,6 +14,9 @@ use crate::record::{MAX_HISTORY, Record, Rollback, RollbackCause, Run, RunSummar
 use crate::wait::{Wait, WaitReason};
 use crate::window::{Opening, opening};
 
+/// How long a count that proved nothing is good enough at most, in seconds.
+const MAX_COUNT_GAP_SECONDS: u32 = 300;
+
 /// What one call knows and collects.
 pub struct Pass<'a> {
     pub now: Timestamp,
@@ -171,6 +174,20 @@ impl<'a> Pass<'a> {
     /// Asks to be called again at this time at the latest.
     pub fn wake_at(&mut self, at: Timestamp) {
         self.wake = self.wake.earliest(Wake::At(at));
+    }
+
+    /// Asks for another count, because the last one proved nothing. The longer this has been so the later: what is waited for
+    /// may take a person days, and a count reads the whole cluster.
+    pub fn count_again(&mut self, counted: Timestamp, waiting_since: Timestamp) {
+        let waited = counted.duration_since(waiting_since).as_secs().max(0);
+        let gap = u32::try_from(waited / 10).unwrap_or(u32::MAX).min(MAX_COUNT_GAP_SECONDS);
+        let due = after(counted, gap);
+        if due > self.now {
+            self.wake_at(due);
+        } else {
+            // Anything that began after the last one will do.
+            self.needs.census_since = counted.checked_add(SignedDuration::from_nanos(1)).ok();
+        }
     }
 
     /// Turns the run back. Latched: there is no way to turn it forward again.
