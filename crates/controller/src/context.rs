@@ -219,9 +219,10 @@ mod tests {
     #[test]
     fn one_that_is_told_to_wait_keeps_nobody_waiting() {
         let ours = upgrade("m", "2026-01-02T00:00:00Z", &json!({}));
-        for change in
-            [|other: &mut MeshUpgrade| other.spec.plan_only = true, |other| other.spec.suspend = true]
-        {
+        for change in [
+            |other: &mut MeshUpgrade| other.spec.plan_only = true,
+            |other: &mut MeshUpgrade| other.spec.suspend = true,
+        ] {
             let mut other = upgrade("old", "2026-01-01T00:00:00Z", &run(false, false));
             assert!(other_upgrade(&ours, &other).goes_first);
             change(&mut other);

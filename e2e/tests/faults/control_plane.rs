@@ -102,6 +102,31 @@ fn a_revision_that_nobody_installed_yet() {
     });
 }
 
+/// Named in one object, so told there; the others do not suffer from it.
+async fn wrong_namespace(s: &mut Scenario) -> Result<()> {
+    let name = "wn-shop";
+    one_namespace(s, name).await?;
+    let mut spec = spec(&[name]);
+    spec["controlPlane"] = json!({"external": {"namespace": "istio-sistem"}});
+    s.upgrade("mesh", spec).await?;
+    let status = s.wait_condition("mesh", "Stalled", "True", "ConfigMapsUnreadable").await?;
+    for word in ["istio-sistem", "spec.controlPlane.external.namespace", "istioNamespaces"] {
+        ensure!(status.message.contains(word), "{word} is not in {:?}", status.message);
+    }
+    untouched(s, 1, &[deployment(name, "web")]).await?;
+    s.patch_upgrade("mesh", json!({"spec": {"controlPlane": {"external": {"namespace": "istio-system"}}}}))
+        .await?;
+    s.wait_phase("mesh", "Succeeded").await?;
+    s.all_on(TARGET, &[name]).await?;
+    // To be refused is what this is about.
+    s.judge(&["nothing-refused"]).await
+}
+
+#[test]
+fn an_istio_namespace_that_the_operator_may_not_read() {
+    scenario("wrong_namespace", async |s: &mut Scenario| wrong_namespace(s).await);
+}
+
 async fn istiod_killed(s: &mut Scenario) -> Result<()> {
     let names = ["ik-first", "ik-second"];
     let mesh = up_to_the_middle(s, names).await?;

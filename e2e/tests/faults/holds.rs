@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
-use kube::api::DeleteParams;
 use meshupgrade_e2e::install::USER;
 use meshupgrade_e2e::{SOURCE, Scenario, TARGET, scenario};
 use serde_json::json;
@@ -128,18 +127,19 @@ async fn the_older_goes_first(s: &mut Scenario) -> Result<()> {
     let names = ["og-first", "og-second"];
     let mesh = begin(s, names).await?;
     let mut older = spec(&names);
-    older["planOnly"] = json!(true);
+    older["targetRevision"] = json!("not-there");
     s.upgrade("older", older).await?;
     // Creation times are whole seconds.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     s.upgrade("younger", spec(&names)).await?;
     s.start_operator()?;
-    s.wait_phase("older", "Planned").await?;
+    s.wait_blocked("older", "RevisionNotFound").await?;
     let status = s.wait_blocked("younger", "OtherUpgradeActive").await?;
     ensure!(status.message.contains("older"), "{}", status.message);
     untouched(s, 2, &[deployment(names[0], "web")]).await?;
     ensure!(s.revision_label(names[0]).await? == SOURCE);
-    s.upgrades().delete("older", &DeleteParams::default()).await?;
+    // One that only shows its plan keeps nobody waiting.
+    s.patch_upgrade("older", json!({"spec": {"planOnly": true}})).await?;
     s.wait_phase("younger", "Succeeded").await?;
     s.wait_mesh(&mesh, TARGET).await?;
     s.judge(&["write-budget"]).await

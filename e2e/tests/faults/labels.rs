@@ -113,6 +113,35 @@ fn in_the_middle_of_a_rollout_by_argocd_and_retried() {
     scenario("label_in_rollout", async |s: &mut Scenario| after_settle_by_argocd(s).await);
 }
 
+/// Somebody fights for one namespace while the run goes back: the other one does not wait for that.
+async fn fought_in_rollback(s: &mut Scenario) -> Result<()> {
+    let names = ["lf-first", "lf-second"];
+    up_to_the_middle(s, names).await?;
+    s.patch_upgrade("mesh", json!({"spec": {"rollback": {"requested": true}}})).await?;
+    wait_for("the label to go back", Duration::from_secs(30), || async {
+        Ok((s.revision_label(names[0]).await? == SOURCE).then_some(()))
+    })
+    .await?;
+    label(s, names[0], TARGET).await?;
+    named(&reverted(s).await?, names[0], "kubectl")?;
+    wait_for("the other namespace to go back", Duration::from_mins(1), || async {
+        Ok(s.all_on(SOURCE, &[names[1]]).await.ok())
+    })
+    .await?;
+    let status = s.status("mesh").await?;
+    ensure!(status.phase == "RollingBack", "{}", status.phase);
+    ensure!(s.revision_label(names[0]).await? == TARGET, "it fought");
+    label(s, names[0], SOURCE).await?;
+    s.wait_phase("mesh", "RolledBack").await?;
+    s.all_on(SOURCE, &names).await?;
+    s.judge(&[]).await
+}
+
+#[test]
+fn in_a_rollback_by_kubectl_and_set_again() {
+    scenario("label_in_rollback", async |s: &mut Scenario| fought_in_rollback(s).await);
+}
+
 async fn old_manifest_after_the_last_wave(s: &mut Scenario) -> Result<()> {
     let names = ["om-first", "om-second"];
     sync(s, "argocd-controller", names[0], SOURCE).await?;

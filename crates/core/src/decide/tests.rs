@@ -10,7 +10,7 @@ use crate::record::Run;
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 /// What is stored of a run in this phase, with the mesh's plan.
-fn stored(mesh: &Mesh, phase: Phase, more: Value) -> Record {
+fn stored(mesh: &Mesh, phase: Phase, more: &Value) -> Record {
     let mut run = json!({
         "schema": SCHEMA, "counter": 1, "source": SOURCE, "target": TARGET, "phase": phase,
         "startedAt": "1969-12-31T00:00:00Z",
@@ -31,12 +31,12 @@ fn run(decision: &Decision) -> &Run {
 #[test]
 fn what_a_newer_operator_stored_is_left_alone() {
     let mesh = Mesh::before();
-    let record = stored(&mesh, Phase::Migrating, json!({"schema": SCHEMA + 1}));
+    let record = stored(&mesh, Phase::Migrating, &json!({"schema": SCHEMA + 1}));
     let decision = decide(NOW, &mesh.intent, &record, &mesh.snapshot);
     assert!(decision.effects.is_empty());
     assert_eq!(decision.record, record);
     assert_eq!(decision.view.conditions.get(ConditionType::Stalled).unwrap().reason, "RecordTooNew");
-    let known = stored(&mesh, Phase::Migrating, json!({}));
+    let known = stored(&mesh, Phase::Migrating, &json!({}));
     let decision = decide(NOW, &mesh.intent, &known, &mesh.snapshot);
     assert_eq!(decision.effects.len(), 2, "both namespaces of the wave are relabelled");
 }
@@ -45,7 +45,7 @@ fn what_a_newer_operator_stored_is_left_alone() {
 fn a_rollback_that_is_requested_after_the_end_is_answered() {
     let mut mesh = Mesh::after();
     mesh.intent.rollback_requested = true;
-    let record = stored(&mesh, Phase::Succeeded, json!({}));
+    let record = stored(&mesh, Phase::Succeeded, &json!({}));
     let decision = decide(NOW, &mesh.intent, &record, &mesh.snapshot);
     assert_eq!(run(&decision).phase, Phase::Succeeded);
     assert!(decision.view.message.contains("came too late"), "{}", decision.view.message);
@@ -58,7 +58,7 @@ fn a_revision_that_namespaces_use_is_not_to_be_removed_after_a_rollback() {
     mesh.namespace("pay", |namespace| {
         namespace.labels.insert(labels::REVISION.to_owned(), TARGET.to_owned());
     });
-    let record = stored(&mesh, Phase::RolledBack, json!({"rollback": turned_back()}));
+    let record = stored(&mesh, Phase::RolledBack, &json!({"rollback": turned_back()}));
     let message = decide(NOW, &mesh.intent, &record, &mesh.snapshot).view.message;
     assert!(message.contains("asm-1-28 stays in use by pay"), "{message}");
     let mesh = Mesh::before();
@@ -85,7 +85,7 @@ fn another_upgrade_in_its_run_holds_back_a_rollback_too() {
 fn nothing_ends_without_a_count() {
     let mut mesh = Mesh::after();
     mesh.intent.completion.mode = crate::intent::CompletionMode::Keep;
-    let record = stored(&mesh, Phase::Completing, json!({"soakSince": "1969-12-31T00:00:00Z"}));
+    let record = stored(&mesh, Phase::Completing, &json!({"soakSince": "1969-12-31T00:00:00Z"}));
     mesh.snapshot.census = None;
     let decision = decide(NOW, &mesh.intent, &record, &mesh.snapshot);
     assert_eq!(run(&decision).phase, Phase::Completing);
@@ -98,7 +98,7 @@ fn nothing_ends_without_a_count() {
 #[test]
 fn a_refused_decision_shows_what_is_stored() {
     let mesh = Mesh::before();
-    let record = stored(&mesh, Phase::Migrating, json!({"wave": 0}));
+    let record = stored(&mesh, Phase::Migrating, &json!({"wave": 0}));
     let mut bad = decide(NOW, &mesh.intent, &record, &mesh.snapshot);
     bad.record.run.as_mut().unwrap().phase = Phase::Succeeded;
     bad.view.phase = Phase::Succeeded;
@@ -117,7 +117,7 @@ fn counts_become_rarer_the_longer_they_prove_nothing() {
     let mut mesh = Mesh::after();
     let at = |second| Timestamp::from_second(second).unwrap();
     let began = "1970-01-01T00:00:00Z";
-    let record = stored(&mesh, Phase::Completing, json!({"soakSince": began, "settledSince": began}));
+    let record = stored(&mesh, Phase::Completing, &json!({"soakSince": began, "settledSince": began}));
     for (counted, gap) in [(0, 0), (100, 10), (100_000, 300)] {
         mesh.census(|census| census.taken_at = Some(at(counted)));
         let early = decide(at(counted + gap - 1), &mesh.intent, &record, &mesh.snapshot);
