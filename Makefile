@@ -25,6 +25,7 @@ check: tools ## the fast part, for the inner loop: formatting, lints, unit tests
 
 test: check ## the one test command: check, then everything on the real control plane
 	$(TESTBED) build
+	$(MAKE) --no-print-directory verify-generated
 	cargo test --locked --package meshupgrade-testbed
 	$(MAKE) --no-print-directory e2e
 
