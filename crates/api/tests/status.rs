@@ -135,6 +135,20 @@ fn conditions_have_a_fixed_order_and_dropped_ones_go() {
     assert_eq!(types(&second), ["Ready", "Stalled", "Succeeded"]);
 }
 
+/// Checks run only now and then: what they found stays, until the next run of the object.
+#[test]
+fn results_of_checks_stay_while_none_run() {
+    let found = CheckResult { name: "NoOtherUpgrade", outcome: CheckOutcome::Passed, message: String::new() };
+    let mut decision = decision();
+    decision.view.checks = vec![found];
+    let first = publish_status(None, &decision, 1, start());
+    assert_eq!(first.checks.len(), 1);
+    decision.view.checks.clear();
+    assert_eq!(publish_status(Some(&first), &decision, 1, start()).checks, first.checks);
+    decision.record.run.as_mut().unwrap().counter += 1;
+    assert!(publish_status(Some(&first), &decision, 1, start()).checks.is_empty());
+}
+
 #[test]
 fn summaries_are_what_the_columns_show() {
     let status = publish_status(None, &decision(), 2, start());

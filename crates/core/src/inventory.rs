@@ -73,6 +73,14 @@ pub fn standing(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>, namespace:
             Standing::InScope
         }
         Injection::None(_) => match namespace.labels.get(labels::REVISION) {
+            Some(_) if namespace.labels.get(labels::INJECTION).is_some_and(|value| value == "disabled") => {
+                let both = format!(
+                    "{}=disabled takes it out of the mesh, whatever {} says",
+                    labels::INJECTION,
+                    labels::REVISION
+                );
+                left("InjectionDisabled", both)
+            }
             Some(value) => left(
                 "UnknownRevision",
                 format!(
@@ -355,3 +363,6 @@ fn workloads_of<'a>(snapshot: &'a Snapshot, namespace: &NamespaceName) -> impl I
         .take_while(move |(reference, _)| reference.namespace == namespace)
         .map(|(_, workload)| workload.as_ref())
 }
+
+#[cfg(test)]
+mod tests;
