@@ -43,7 +43,7 @@ pub struct UnmanagedPod {
     pub namespace: NamespaceName,
     /// Its name.
     pub name: String,
-    /// Kind and name of its controller; `None` for a bare pod.
+    /// Kind and name of its workload or controller; `None` for a bare pod.
     pub owner: Option<(String, String)>,
     /// Its revision.
     pub revision: Revision,
@@ -105,17 +105,21 @@ impl Census {
         let revision = proxy.revision.clone().unwrap_or_default();
         *self.proxies.entry(pod.namespace.clone()).or_default().entry(revision.clone()).or_default() += 1;
         let gateway_api = is_gateway_api(&pod.labels);
-        if let Some(workload) = workload_of(pod).filter(|_| !gateway_api) {
-            *self.workloads.entry(revision).or_default().entry(workload).or_default() += 1;
-            return;
-        }
+        let owner = match workload_of(pod) {
+            Some(workload) if gateway_api => Some((workload.kind.to_string(), workload.name)),
+            Some(workload) => {
+                *self.workloads.entry(revision).or_default().entry(workload).or_default() += 1;
+                return;
+            }
+            None => pod.controller.as_ref().map(|owner| (owner.kind.clone(), owner.name.clone())),
+        };
         let count = self.unmanaged_count.entry(revision.clone()).or_default();
         *count += 1;
         if usize::try_from(*count).is_ok_and(|count| count <= SAMPLES) {
             self.unmanaged.push(UnmanagedPod {
                 namespace: pod.namespace.clone(),
                 name: pod.name.clone(),
-                owner: pod.controller.as_ref().map(|owner| (owner.kind.clone(), owner.name.clone())),
+                owner,
                 revision,
                 gateway_api,
             });

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
+use crate::census::is_gateway_api;
 use crate::ids::{NamespaceName, Revision};
 use crate::injection::{Injection, injection};
 use crate::intent::{Intent, WaveSelect};
@@ -193,6 +194,8 @@ fn unrestartable_in(
     namespaces: &BTreeSet<NamespaceName>,
 ) -> Vec<Unrestartable> {
     workloads_in(snapshot, namespaces)
+        // Proxies of the Gateway API look like ones that were injected by hand. The count tells of those on the source.
+        .filter(|(_, workload)| !is_gateway_api(&workload.template.labels))
         .filter_map(|(namespace, workload)| {
             if manual_proxy(snapshot, namespace, workload) {
                 return Some(Unrestartable {
@@ -265,7 +268,8 @@ fn unmanaged(snapshot: &Snapshot, pair: Pair<'_>, namespaces: &BTreeSet<Namespac
         let (reason, message) = match (pod.gateway_api, kind.as_str()) {
             (true, _) => (
                 "GatewayApiManaged",
-                "istiod manages it for a Gateway of the Gateway API: change the Gateway's label istio.io/rev"
+                "istiod manages it for a Gateway of the Gateway API: it moves when the Gateway's label istio.io/rev or its \
+                 namespace's changes"
                     .to_owned(),
             ),
             (_, "Pod") => {

@@ -1,10 +1,14 @@
+use std::sync::Arc;
+
 use super::fixture::{Mesh, ROOT, SOURCE, TARGET, map, said};
 use super::{PREFLIGHT, failed};
 use crate::decision::CheckOutcome;
 use crate::ids::{WorkloadKind, WorkloadRef};
+use crate::inventory::Pair;
 use crate::labels;
-use crate::observed::{FieldManager, MeshConfig, OtherUpgrade};
+use crate::observed::{FieldManager, MeshConfig, OtherUpgrade, Owner, Pod, Proxy};
 use crate::plan::{LeftNamespace, NotRestarted, Unrestartable};
+use crate::planning;
 
 /// What preflight says of a mesh that is broken in one way.
 fn about(break_it: impl FnOnce(&mut Mesh)) -> Vec<String> {
@@ -409,6 +413,32 @@ fn what_is_not_restarted_is_counted_once_and_the_first_are_named() {
         about(|mesh| mesh.plan.not_restarted = vec![not_restarted("CronJob", "nightly", "CronJob")])
             .is_empty()
     );
+}
+
+/// Its template has a proxy of its own and is out of injection, like one that was injected by hand.
+#[test]
+fn a_proxy_of_the_gateway_api_is_planned_once_and_as_what_it_is() {
+    let labels =
+        [(labels::GATEWAY_NAME, "edge"), (labels::SIDECAR_INJECT, "false"), ("pod-template-hash", "5d9c7b")];
+    let mut mesh = Mesh::before();
+    mesh.add_workload("shop", "edge-istio", &labels[..2]);
+    for workload in mesh.snapshot.workloads.values_mut() {
+        Arc::make_mut(workload).template.own_proxy = true;
+    }
+    let set = Owner { kind: "ReplicaSet".into(), name: "edge-istio-5d9c7b".into(), group: "apps".into() };
+    let proxy = Proxy { revision: Some(SOURCE.into()), ..Proxy::default() };
+    let pod = Pod {
+        namespace: "shop".into(),
+        labels: map(&labels),
+        controller: Some(set),
+        proxy: Some(proxy),
+        ..Pod::default()
+    };
+    mesh.census(|census| census.add_pod(&pod));
+    let pair = Pair { source: &mesh.source, target: &mesh.target };
+    let planned = planning::make(&mesh.intent, &mesh.snapshot, pair).plan.not_restarted;
+    let rows: Vec<_> = planned.iter().map(|row| (row.kind.as_str(), &*row.name, &*row.reason)).collect();
+    assert_eq!(rows, [("Deployment", "edge-istio", "GatewayApiManaged")]);
 }
 
 #[test]
