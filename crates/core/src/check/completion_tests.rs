@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::COMPLETION;
@@ -328,6 +330,29 @@ fn each_proxy_that_is_left_is_told_with_what_helps_its_owner() {
         "Of Jobs: shop/migrate-x (Job migrate); wait until they end, kubectl wait --for=delete pod/migrate-x -n shop \
          --timeout=1h, or delete the Job",
         "Of controllers that MeshUpgrade does not know: shop/clone-0 (CloneSet clone); restart them through their owner",
+    ];
+    assert_eq!(told, expected.join(". "));
+}
+
+#[test]
+fn a_workload_that_no_restart_moves_is_told_with_what_does() {
+    let told = only(|mesh| {
+        mesh.proxies("pay", SOURCE, 2);
+        for name in ["halted", "web"] {
+            mesh.add_workload("pay", name, &[]);
+            let reference = WorkloadRef::new(WorkloadKind::Deployment, "pay", name);
+            let workload = mesh.snapshot.workloads.get_mut(&reference).unwrap();
+            Arc::make_mut(workload).paused = name == "halted";
+            mesh.census(|census| {
+                census.workloads.entry(SOURCE.into()).or_default().insert(reference, 1);
+            });
+        }
+    });
+    let expected = [
+        "ProxiesMoved Failed: 2 proxies run on asm-1-27 in pay",
+        "Not restarted by MeshUpgrade: Deployment pay/halted (Paused)",
+        "The first: its rollouts are paused: kubectl rollout resume deployment halted -n pay",
+        "Restart Deployment pay/web: kubectl rollout restart deployment web -n pay",
     ];
     assert_eq!(told, expected.join(". "));
 }

@@ -1,10 +1,12 @@
 //! Whether any live proxy is left on a revision, and what to do about each kind that is.
 
+use std::collections::BTreeMap;
+
 use super::completion::counted;
 use super::{CheckInput, Finding, planned_names};
 use crate::census::{Census, UnmanagedPod};
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
-use crate::inventory::some_of;
+use crate::inventory::{some_of, unrestartable};
 
 /// Nothing runs on the source, and nothing that could: a proxy whose revision nobody knows may be one of it.
 pub(super) fn all_moved(input: &CheckInput<'_>) -> Finding {
@@ -65,9 +67,25 @@ fn namespaces<'a>(census: &'a Census, revision: &Revision) -> Vec<&'a str> {
         .collect()
 }
 
-/// Workloads whose pods are still there: unrestartable ones, or ones that fell back.
-fn managed(input: &CheckInput<'_>, census: &Census) -> Option<String> {
-    let workloads: Vec<&WorkloadRef> = census.workloads.get(input.source)?.keys().collect();
+/// Workloads whose pods are still there: unrestartable ones, which a restart would not help, and ones that fell back.
+fn managed(input: &CheckInput<'_>, census: &Census) -> Vec<String> {
+    let (mut held, mut fallen) = (Vec::new(), Vec::new());
+    for reference in census.workloads.get(input.source).into_iter().flat_map(BTreeMap::keys) {
+        let workload = input.snapshot.workloads.get(reference);
+        match workload.and_then(|workload| unrestartable(input.intent, input.snapshot, workload)) {
+            Some(why) => held.push(why),
+            None => fallen.push(reference),
+        }
+    }
+    let held = held.first().map(|first| {
+        let names: Vec<String> =
+            held.iter().map(|why| format!("{} ({})", why.workload, why.reason)).collect();
+        format!("Not restarted by MeshUpgrade: {}. The first: {}", some_of(&names), first.message)
+    });
+    held.into_iter().chain(restart(&fallen)).collect()
+}
+
+fn restart(workloads: &[&WorkloadRef]) -> Option<String> {
     let first = workloads.first()?;
     let names: Vec<String> = workloads.iter().map(ToString::to_string).collect();
     Some(format!(
