@@ -19,6 +19,7 @@ pub struct App {
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
     spec: Value,
+    container: (String, String),
     min_available: Option<usize>,
 }
 
@@ -48,6 +49,7 @@ impl App {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             spec,
+            container: ("app".into(), "app:1".into()),
             min_available: None,
         }
     }
@@ -86,6 +88,13 @@ impl App {
         self
     }
 
+    /// With another container than the usual one, for example a proxy of its own.
+    #[must_use]
+    pub fn container(mut self, name: &str, image: &str) -> Self {
+        self.container = (name.to_owned(), image.to_owned());
+        self
+    }
+
     /// With a pod disruption budget.
     #[must_use]
     pub fn min_available(mut self, pods: usize) -> Self {
@@ -107,11 +116,12 @@ impl App {
     pub fn manifest(&self) -> Value {
         let mut labels = self.labels.clone();
         labels.insert("app".into(), self.name.clone());
+        let (container, image) = &self.container;
         let mut spec = self.spec.clone();
         spec["selector"] = json!({"matchLabels": {"app": self.name}});
         spec["template"] = json!({
             "metadata": {"labels": labels},
-            "spec": {"containers": [{"name": "app", "image": "app:1"}]},
+            "spec": {"containers": [{"name": container, "image": image}]},
         });
         if !self.annotations.is_empty() {
             spec["template"]["metadata"]["annotations"] = json!(self.annotations);

@@ -7,6 +7,7 @@ mod control_plane;
 mod crash;
 mod crd;
 mod holds;
+mod kinds;
 mod labels;
 mod replicas;
 mod restarts;
