@@ -6,6 +6,7 @@ mod completion;
 mod control_plane;
 mod crash;
 mod crd;
+mod gateways;
 mod holds;
 mod kinds;
 mod labels;
