@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
@@ -68,6 +68,45 @@ async fn scaled_to_zero(s: &mut Scenario) -> Result<()> {
 #[test]
 fn scaled_to_zero_for_a_while() {
     scenario("scaled_to_zero", async |s: &mut Scenario| scaled_to_zero(s).await);
+}
+
+/// Longer than a workload may take, with a batch open: time in which nobody looked is no workload's failure.
+async fn away_for_long(s: &mut Scenario) -> Result<()> {
+    const TIMEOUT_SECONDS: u64 = 6;
+    let name = "al-shop";
+    let (slow, waiting) = (deployment(name, "slow"), deployment(name, "waiting"));
+    let rolling = Mesh::new().app(App::deployment(name, "slow").replicas(2).set("ready-after", "1500ms"));
+    let mesh = rolling.apps.iter().cloned().fold(Mesh::new(), Mesh::app).on(SOURCE, name);
+    let mesh = mesh.deployments(name, &["waiting"]);
+    s.mesh(mesh.clone()).await?;
+    s.wave(&[name], 1);
+    s.start_operator()?;
+    let mut spec = spec(&[name]);
+    spec["restart"] = json!({"timeoutSeconds": TIMEOUT_SECONDS});
+    spec["rollback"] = json!({"onFailure": "Automatic"});
+    s.upgrade("mesh", spec).await?;
+    wait_patched(s, &slow, 2).await?;
+    s.case.crashes = true;
+    s.stop_operators()?;
+    let run = s.status("mesh").await?.run.context("no run")?;
+    ensure!(run.batch.is_some_and(|batch| batch.entries.len() == 1), "no batch is open");
+    let mut follower = s.follow()?;
+    let away = Duration::from_secs(TIMEOUT_SECONDS + 3);
+    ensure!(follower.next_write(away).await?.is_none(), "somebody wrote without an operator");
+    s.wait_mesh(&rolling, TARGET).await?;
+    s.start_operator()?;
+    let status = s.wait_phase("mesh", "Succeeded").await?;
+    ensure!(status.run.is_some_and(|run| run.rollback.is_none()), "it turned back");
+    s.wait_mesh(&mesh, TARGET).await?;
+    for workload in [slow, waiting] {
+        ensure!(s.generation(&workload).await? == 2, "{workload} was not restarted once");
+    }
+    s.judge(&[]).await
+}
+
+#[test]
+fn scaled_to_zero_for_longer_than_a_workload_may_take() {
+    scenario("away_for_long", async |s: &mut Scenario| away_for_long(s).await);
 }
 
 /// A spec whose run is not over when its last workload is: there is time to ask for a rollback.
