@@ -40,13 +40,13 @@ async fn gateways_last(s: &mut Scenario) -> Result<()> {
     }
     s.upgrade("mesh", spec).await?;
     let status = s.wait_phase("mesh", "Succeeded").await?;
+    in_a_wave_of_their_own(s).await?;
     let waves = status.plan.context("no plan")?.waves;
     let last = waves.last().context("no waves")?;
     ensure!(waves.len() == 3 && last.kind == WaveKind::Gateways && last.workloads == 2, "{waves:?}");
     ensure!(last.namespaces.iter().map(NamespaceName::as_str).eq(names), "{last:?}");
     s.wait_mesh(&mesh, TARGET).await?;
     s.all_on(TARGET, &names).await?;
-    in_a_wave_of_their_own(s).await?;
     s.judge(&[]).await
 }
 

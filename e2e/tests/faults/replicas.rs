@@ -95,8 +95,9 @@ async fn away_for_long(s: &mut Scenario) -> Result<()> {
     ensure!(follower.next_write(away).await?.is_none(), "somebody wrote without an operator");
     s.wait_mesh(&rolling, TARGET).await?;
     s.start_operator()?;
-    let status = s.wait_phase("mesh", "Succeeded").await?;
-    ensure!(status.run.is_some_and(|run| run.rollback.is_none()), "it turned back");
+    let ends = |phase: &str| ["Succeeded", "RollingBack", "RolledBack"].contains(&phase);
+    let status = s.wait_status("mesh", "the end of the run", |status| ends(&status.phase)).await?;
+    ensure!(status.phase == "Succeeded", "it turned back: {}", status.message);
     s.wait_mesh(&mesh, TARGET).await?;
     for workload in [slow, waiting] {
         ensure!(s.generation(&workload).await? == 2, "{workload} was not restarted once");
