@@ -264,6 +264,12 @@ pub fn unrestartable(intent: &Intent, snapshot: &Snapshot, workload: &Workload) 
             ),
         );
     }
+    if manual_proxy(snapshot, workload) {
+        return because(
+            "ManualInjection",
+            "its template brings its own istio-proxy: a restart does not change it; inject it again and apply it".into(),
+        );
+    }
     if let Some(owner) = &workload.controller {
         return because(
             "OwnedByController",
@@ -313,12 +319,14 @@ fn budget_never(intent: &Intent, snapshot: &Snapshot, workload: &Workload) -> Op
     }
 }
 
-/// Why a workload that has a proxy of its own is not ours to restart; `None` when injection decides.
-pub fn manual_proxy(snapshot: &Snapshot, namespace: &Namespace, workload: &Workload) -> bool {
-    matches!(
-        injection(&snapshot.webhooks, &namespace.name, &namespace.labels, &workload.template.shape()),
-        Injection::None(NoInjection::OwnProxy)
-    )
+/// Whether the pod template brings a proxy of its own, so that no injector adds one.
+pub fn manual_proxy(snapshot: &Snapshot, workload: &Workload) -> bool {
+    snapshot.namespaces.get(&workload.reference.namespace).is_some_and(|namespace| {
+        matches!(
+            injection(&snapshot.webhooks, &namespace.name, &namespace.labels, &workload.template.shape()),
+            Injection::None(NoInjection::OwnProxy)
+        )
+    })
 }
 
 /// The restartable workloads of some namespaces in one group.

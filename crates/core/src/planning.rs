@@ -197,14 +197,7 @@ fn unrestartable_in(
         // Proxies of the Gateway API look like ones that were injected by hand. The count tells of those on the source.
         .filter(|(_, workload)| !is_gateway_api(&workload.template.labels))
         .filter_map(|(namespace, workload)| {
-            if manual_proxy(snapshot, namespace, workload) {
-                return Some(Unrestartable {
-                    workload: workload.reference.clone(),
-                    reason: "ManualInjection",
-                    message: "its template brings its own istio-proxy: a restart does not change it; inject it again and apply it".into(),
-                });
-            }
-            takes_part(snapshot, pair, namespace, workload)
+            (manual_proxy(snapshot, workload) || takes_part(snapshot, pair, namespace, workload))
                 .then(|| unrestartable(intent, snapshot, workload))
                 .flatten()
         })

@@ -338,11 +338,13 @@ fn each_proxy_that_is_left_is_told_with_what_helps_its_owner() {
 fn a_workload_that_no_restart_moves_is_told_with_what_does() {
     let told = only(|mesh| {
         mesh.proxies("pay", SOURCE, 2);
-        for name in ["halted", "web"] {
-            mesh.add_workload("pay", name, &[]);
+        for name in ["by-hand", "halted", "web"] {
+            let out = [(labels::SIDECAR_INJECT, "false")];
+            mesh.add_workload("pay", name, if name == "by-hand" { &out } else { &[] });
             let reference = WorkloadRef::new(WorkloadKind::Deployment, "pay", name);
             let workload = mesh.snapshot.workloads.get_mut(&reference).unwrap();
             Arc::make_mut(workload).paused = name == "halted";
+            Arc::make_mut(workload).template.own_proxy = name == "by-hand";
             mesh.census(|census| {
                 census.workloads.entry(SOURCE.into()).or_default().insert(reference, 1);
             });
@@ -350,8 +352,8 @@ fn a_workload_that_no_restart_moves_is_told_with_what_does() {
     });
     let expected = [
         "ProxiesMoved Failed: 2 proxies run on asm-1-27 in pay",
-        "Not restarted by MeshUpgrade: Deployment pay/halted (Paused)",
-        "The first: its rollouts are paused: kubectl rollout resume deployment halted -n pay",
+        "Not restarted by MeshUpgrade: Deployment pay/by-hand (ManualInjection), Deployment pay/halted (Paused)",
+        "The first: its template brings its own istio-proxy: a restart does not change it; inject it again and apply it",
         "Restart Deployment pay/web: kubectl rollout restart deployment web -n pay",
     ];
     assert_eq!(told, expected.join(". "));
