@@ -6,8 +6,9 @@ use std::sync::Arc;
 use meshupgrade_core::census::{Reference, ReferenceKind};
 use meshupgrade_core::decision::View;
 use meshupgrade_core::ids::{NamespaceName, Revision, Uid, WorkloadRef};
-use meshupgrade_core::intent::{CompletionMode, OnFailure};
+use meshupgrade_core::intent::{self, CompletionMode, OnFailure, Verb};
 use meshupgrade_core::observed::{OtherUpgrade, Strategy};
+use meshupgrade_core::planning::digest;
 use meshupgrade_core::record::Record;
 
 use crate::neighbours::{gitops, nodes, people, planes};
@@ -34,6 +35,12 @@ pub enum Action {
     Retry,
     /// Accepts completion.
     Complete,
+    /// Sets the action annotation to what status offers for this verb, or to a value of another step.
+    Say(Verb),
+    /// Sets the action annotation to this.
+    Annotate(&'static str),
+    /// Commits an approval through this wave, for the plan that status shows.
+    Approve(&'static str),
     /// Deletes the MeshUpgrade and applies it again: a new uid, and no status.
     Reapply,
     /// Sets or removes a namespace's revision label with kubectl.
@@ -100,6 +107,9 @@ pub fn act(world: &mut World, action: Action) {
         | Action::OnFailure(_)
         | Action::Retry
         | Action::Complete
+        | Action::Say(_)
+        | Action::Annotate(_)
+        | Action::Approve(_)
         | Action::Reapply => on_request(world, &action),
         Action::CreateNamespace(..) | Action::DeleteNamespace(_) => on_namespace(world, action),
         Action::Create(..)
@@ -184,6 +194,24 @@ fn on_request(world: &mut World, action: &Action) {
         Action::OnFailure(choice) => world.edit_intent(|intent| intent.on_failure = *choice),
         Action::Retry => world.edit_intent(|intent| intent.retry = Some(format!("retry-{serial}"))),
         Action::Complete => world.edit_intent(|intent| intent.completion.mode = CompletionMode::Automatic),
+        Action::Say(verb) => {
+            let offer = world.upgrade.view.actions.iter().find(|offer| offer.verb == *verb);
+            let value =
+                offer.map_or_else(|| format!("{}/00000000", verb.as_str()), |offer| offer.value.clone());
+            world.edit_intent(|intent| intent.action = Some(intent::Action::parse(&value)));
+        }
+        Action::Annotate(value) => {
+            world.edit_intent(|intent| intent.action = Some(intent::Action::parse(value)));
+        }
+        Action::Approve(wave) => {
+            let record = &world.upgrade.record;
+            let shown = record.plan.as_ref().zip(record.run.as_ref());
+            let plan_digest =
+                shown.map_or_else(String::new, |(plan, run)| digest(plan, &run.source, &run.target));
+            let through_wave = (*wave).to_owned();
+            let approval = intent::ApprovalIntent { through_wave, plan_digest };
+            world.edit_intent(|intent| intent.approval = Some(approval));
+        }
         Action::Reapply => {
             world.upgrade.record = Arc::new(Record::default());
             world.upgrade.view = Arc::new(View::default());
@@ -266,6 +294,9 @@ impl fmt::Display for Action {
             Self::OnFailure(choice) => write!(f, "sets rollback.onFailure to {choice:?}"),
             Self::Retry => write!(f, "asks for a retry"),
             Self::Complete => write!(f, "accepts completion"),
+            Self::Say(verb) => write!(f, "annotates: {}", verb.as_str()),
+            Self::Annotate(value) => write!(f, "annotates: {value}"),
+            Self::Approve(wave) => write!(f, "commits an approval through wave {wave:?}"),
             Self::Reapply => write!(f, "deletes the MeshUpgrade and applies it again"),
             Self::Label(name, Some(revision)) => write!(f, "labels namespace {name} with {revision}"),
             Self::Label(name, None) => write!(f, "removes the label of namespace {name}"),

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use meshupgrade_core::ids::{NamespaceName, Revision, Uid};
 use meshupgrade_core::intent::{self, Intent, WaveIntent, WaveSelect};
-use meshupgrade_core::labels::RETRY;
+use meshupgrade_core::labels::{ACTION, RETRY};
 use meshupgrade_core::observed::IntOrPercent;
 use meshupgrade_core::selector::{LabelSelector, Operator, Requirement};
 
@@ -12,7 +12,7 @@ use crate::FieldError;
 use crate::limits;
 use crate::spec::{
     Budgets, CompletionMode, MeshUpgrade, NamespaceSelector, OnFailure, RollbackControlPlane,
-    SelectorOperator, WaveSpec,
+    SelectorOperator, WaveApproval, WaveSpec,
 };
 use crate::window::windows;
 
@@ -65,6 +65,11 @@ impl MeshUpgrade {
             },
             skip_checks: spec.checks.skip.iter().cloned().collect(),
             retry: self.annotations().get(RETRY).cloned(),
+            approval: spec.approval.as_ref().map(|approval| intent::ApprovalIntent {
+                through_wave: approval.through_wave.clone(),
+                plan_digest: approval.plan_digest.clone(),
+            }),
+            action: self.annotations().get(ACTION).map(|value| intent::Action::parse(value)),
         })
     }
 }
@@ -76,6 +81,7 @@ fn waves(waves: Option<&[WaveSpec]>) -> Result<Vec<WaveIntent>, Vec<FieldError>>
             select: WaveSelect::Rest,
             max_concurrent_workloads: IntOrPercent::Int(1),
             soak_seconds: 0,
+            approval: false,
         }]);
     };
     waves
@@ -91,6 +97,7 @@ fn waves(waves: Option<&[WaveSpec]>) -> Result<Vec<WaveIntent>, Vec<FieldError>>
                 select: select(wave),
                 max_concurrent_workloads,
                 soak_seconds: wave.soak_seconds,
+                approval: wave.approval == WaveApproval::Required,
             })
         })
         .collect()

@@ -7,7 +7,6 @@
 
 pub mod checks;
 pub mod crd;
-pub mod digest;
 pub mod field;
 pub mod intent;
 pub mod limits;

@@ -25,6 +25,10 @@ pub const TIMEOUT_SECONDS: u32 = 86_400;
 /// Longest settle time of a label, in seconds: an hour.
 pub const SETTLE_SECONDS: u32 = 3_600;
 
+/// Length of a digest.
+pub const DIGEST: usize = 71;
+/// Most rows of `status.actions`.
+pub const ACTIONS: usize = 8;
 /// Most conditions; there are fewer types.
 pub const CONDITIONS: usize = 32;
 /// Most rows of `status.blocked`.
@@ -43,5 +47,7 @@ pub const LABEL_KEY_PATTERN: &str =
 pub const LABEL_VALUE_PATTERN: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
 /// A time of day.
 pub const TIME_PATTERN: &str = "^([01][0-9]|2[0-3]):[0-5][0-9]$";
+/// The digest of a plan.
+pub const DIGEST_PATTERN: &str = "^sha256:[0-9a-f]{64}$";
 /// A share from 1% to 100%.
 pub const PERCENT_PATTERN: &str = "^([1-9][0-9]?|100)%$";

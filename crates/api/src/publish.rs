@@ -4,13 +4,12 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use meshupgrade_core::conditions::Conditions;
 use meshupgrade_core::decision::{About, Decision};
+use meshupgrade_core::planning::digest;
 use meshupgrade_core::record::Run;
 use meshupgrade_core::wait::Wait;
 
-use crate::digest::plan_digest;
 use crate::limits;
-use crate::spec::InjectionMode;
-use crate::status::{Blocked, Check, MeshUpgradeStatus};
+use crate::status::{Blocked, Check, MeshUpgradeStatus, Offer};
 
 /// Name of the only provider of this version, as `status.provider` shows it.
 pub const PROVIDER_EXTERNAL: &str = "External";
@@ -27,9 +26,7 @@ pub fn publish_status(
     let before = previous.map_or(&[][..], |status| &status.conditions);
     let blocked: Vec<Blocked> = view.blocked.iter().take(limits::BLOCKED).map(Blocked::from).collect();
     let plan_digest = match (&record.plan, &record.run) {
-        (Some(plan), Some(run)) => {
-            Some(plan_digest(&run.source, &run.target, InjectionMode::default(), plan))
-        }
+        (Some(plan), Some(run)) => Some(digest(plan, &run.source, &run.target)),
         _ => None,
     };
     MeshUpgradeStatus {
@@ -45,6 +42,7 @@ pub fn publish_status(
         blocked,
         plan: record.plan.clone(),
         plan_digest,
+        actions: view.actions.iter().map(Offer::from).collect(),
         run: record.run.clone(),
         history: record.history.clone(),
     }

@@ -77,6 +77,14 @@ pub const TIME_ZONE: Rule = Rule {
     message: "must be the name of an IANA time zone, for example Europe/Berlin or UTC",
 };
 
+/// An approval names a wave.
+pub const APPROVED_WAVE: Rule = Rule {
+    field: ".approval.throughWave",
+    rule: "!has(self.approval) || (has(self.waves) && \
+           self.waves.exists(wave, wave.name == self.approval.throughWave))",
+    message: "must be the name of a wave in spec.waves",
+};
+
 macro_rules! run_active {
     () => {
         "has(oldSelf.status) && has(oldSelf.status.run) && has(oldSelf.status.run.startedAt) && \

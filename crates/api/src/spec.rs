@@ -26,6 +26,7 @@ use crate::status::MeshUpgradeStatus;
     annotation("kustomize.toolkit.fluxcd.io/substitute", "disabled")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = validations(&[rules::APPROVED_WAVE])))]
 pub struct MeshUpgradeSpec {
     /// Revision to go to, for example `asm-1-28`. It cannot change while a run is in progress, with one exception:
     /// set back to the run's source it rolls back. Changing it after the run starts the next one.
@@ -69,6 +70,10 @@ pub struct MeshUpgradeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = limits::WINDOWS), extend("x-kubernetes-list-type" = "atomic"))]
     pub windows: Option<Vec<WindowSpec>>,
+
+    /// Approval of waves that ask for it (`approval: Required`), as a commit. Void as soon as the plan is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalSpec>,
 
     /// Hold as soon as no batch is open. Running restarts end; nothing new starts.
     #[serde(default)]
@@ -199,6 +204,34 @@ pub struct WaveSpec {
     #[serde(default)]
     #[schemars(range(max = limits::SOAK_SECONDS))]
     pub soak_seconds: u32,
+
+    /// `Required`: the wave begins when a person approves it, by `spec.approval` or by the annotation
+    /// `meshupgrade.io/action` with a value from `status.actions`.
+    #[serde(default)]
+    pub approval: WaveApproval,
+}
+
+/// Whether a wave needs a person's approval before it begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WaveApproval {
+    /// It does not.
+    #[default]
+    NotRequired,
+    /// It does.
+    Required,
+}
+
+/// An approval that lives in Git.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApprovalSpec {
+    /// Name of a wave of `spec.waves`: it and all waves before it may begin.
+    #[schemars(length(min = 1, max = limits::NAME), regex(pattern = limits::DNS_LABEL))]
+    pub through_wave: String,
+
+    /// `status.planDigest` of the plan that is approved.
+    #[schemars(length(max = limits::DIGEST), regex(pattern = limits::DIGEST_PATTERN))]
+    pub plan_digest: String,
 }
 
 fn max_concurrent_workloads() -> IntOrString {

@@ -1,7 +1,7 @@
 //! `status`: what the operator publishes, and the durable facts of the run.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use meshupgrade_core::decision::{CheckOutcome, CheckResult};
+use meshupgrade_core::decision::{ActionOffer, CheckOutcome, CheckResult};
 use meshupgrade_core::plan::Plan;
 use meshupgrade_core::record::{Record, Run, RunSummary};
 use schemars::JsonSchema;
@@ -64,6 +64,11 @@ pub struct MeshUpgradeStatus {
     #[schemars(length(max = limits::BLOCKED), extend("x-kubernetes-list-type" = "atomic"))]
     pub blocked: Vec<Blocked>,
 
+    /// What people may say now, as values of the annotation `meshupgrade.io/action`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::ACTIONS), extend("x-kubernetes-list-type" = "atomic"))]
+    pub actions: Vec<Offer>,
+
     /// The plan: recomputed until the run writes for the first time, frozen from then on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
@@ -91,6 +96,18 @@ pub struct Check {
     pub outcome: String,
     /// What was found and what to do about it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// Something that people may say now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Offer {
+    /// `approve`, `pause`, `resume`, `rollback` or `retry`.
+    pub action: String,
+    /// The value of the annotation: the action and the id of what it is about.
+    pub value: String,
+    /// What happens then.
     pub message: String,
 }
 
@@ -122,6 +139,16 @@ impl MeshUpgradeStatus {
     /// The condition of a type.
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
         self.conditions.iter().find(|condition| condition.type_ == kind)
+    }
+}
+
+impl From<&ActionOffer> for Offer {
+    fn from(offer: &ActionOffer) -> Self {
+        Self {
+            action: offer.verb.as_str().to_owned(),
+            value: offer.value.clone(),
+            message: crate::publish::shortened(&offer.message),
+        }
     }
 }
 

@@ -96,6 +96,7 @@ impl MeshUpgradeSpec {
             check_waves(&mut found, waves);
         }
         check_windows(&mut found, self.windows.as_deref());
+        check_approval(&mut found, self);
         let restart = &self.restart;
         found.range("spec.restart.timeoutSeconds", restart.timeout_seconds, 1, limits::TIMEOUT_SECONDS);
         found.range("spec.restart.pauseSeconds", restart.pause_seconds, 0, limits::SOAK_SECONDS);
@@ -138,6 +139,19 @@ fn check_windows(found: &mut Findings, windows: Option<&[WindowSpec]>) {
         if (1..days.len()).any(|index| days[..index].contains(&days[index])) {
             found.add(field, "lists a day twice");
         }
+    }
+}
+
+fn check_approval(found: &mut Findings, spec: &MeshUpgradeSpec) {
+    let Some(approval) = &spec.approval else { return };
+    found.name("spec.approval.throughWave", &approval.through_wave);
+    if !spec.waves.iter().flatten().any(|wave| wave.name == approval.through_wave) {
+        found.add("spec.approval.throughWave", rules::APPROVED_WAVE.message);
+    }
+    let digits = approval.plan_digest.strip_prefix("sha256:").unwrap_or_default();
+    if digits.len() != 64 || !digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        found
+            .add("spec.approval.planDigest", "must be the value of status.planDigest: sha256: and 64 digits");
     }
 }
 

@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use jiff::{SignedDuration, Timestamp};
-use meshupgrade_api::digest::plan_digest;
-use meshupgrade_api::spec::InjectionMode;
 use meshupgrade_api::{MeshUpgradeStatus, publish_status};
 use meshupgrade_core::conditions::{ConditionStatus, ConditionType, Conditions};
-use meshupgrade_core::decision::{About, CheckOutcome, CheckResult, Decision, Needs, View, Wake};
+use meshupgrade_core::decision::{
+    About, ActionOffer, CheckOutcome, CheckResult, Decision, Needs, View, Wake,
+};
 use meshupgrade_core::ids::{NamespaceName, Revision, WorkloadKind, WorkloadRef};
+use meshupgrade_core::intent::Verb;
 use meshupgrade_core::machine::phase::Phase;
 use meshupgrade_core::plan::{Plan, PlannedWave, WaveKind};
 use meshupgrade_core::record::{Record, Run};
@@ -75,6 +76,11 @@ fn decision() -> Decision {
                 name: "LabelOwners",
                 outcome: CheckOutcome::Skipped,
                 message: "skipped on request".to_owned(),
+            }],
+            actions: vec![ActionOffer {
+                verb: Verb::Pause,
+                value: "pause/3f9c2a1b".to_owned(),
+                message: "holds".to_owned(),
             }],
         },
         events: Vec::new(),
@@ -173,6 +179,12 @@ fn summaries_are_what_the_columns_show() {
 }
 
 #[test]
+fn actions_are_what_the_annotation_takes() {
+    let json = serde_json::to_value(publish_status(None, &decision(), 2, start())).unwrap();
+    assert_eq!(json["actions"], json!([{"action": "pause", "value": "pause/3f9c2a1b", "message": "holds"}]));
+}
+
+#[test]
 fn lists_and_messages_stay_within_the_schema() {
     let mut decision = decision();
     let wait = decision.view.blocked.remove(0);
@@ -187,7 +199,7 @@ fn lists_and_messages_stay_within_the_schema() {
 }
 
 fn digest(plan: &Plan) -> String {
-    plan_digest(&Revision::from("a"), &Revision::from("b"), InjectionMode::NamespaceLabel, plan)
+    meshupgrade_core::planning::digest(plan, &Revision::from("a"), &Revision::from("b"))
 }
 
 /// A published digest must mean the same in every later version: this value never changes.

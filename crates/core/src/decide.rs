@@ -4,12 +4,11 @@ use jiff::Timestamp;
 
 use crate::conditions::{ConditionStatus, ConditionType};
 use crate::decision::{Decision, Event, Wake};
-use crate::gate;
 use crate::intent::Intent;
 use crate::invariant;
 use crate::machine::pass::Pass;
 use crate::machine::phase::{Phase, Trigger};
-use crate::machine::{back, complete, start, wave};
+use crate::machine::{back, complete, people, start, wave};
 use crate::observed::Snapshot;
 use crate::record::{Record, RollbackCause, SCHEMA};
 use crate::view;
@@ -27,6 +26,7 @@ pub fn decide(now: Timestamp, intent: &Intent, record: &Record, snapshot: &Snaps
         return too_new(pass, record);
     }
     turn_back_if_asked(&mut pass);
+    people::act(&mut pass);
     let mut steps = 0;
     while steps < MAX_STEPS && step(&mut pass) {
         // What was waited for on the way is over.
@@ -67,20 +67,12 @@ fn step(pass: &mut Pass<'_>) -> bool {
 
 /// Rollback is latched when it is first seen, from any phase before the accepted completion.
 fn turn_back_if_asked(pass: &mut Pass<'_>) {
-    if !pass.started() || pass.run.phase.is_over() || pass.run.rollback.is_some() {
-        return;
-    }
-    if pass.run.source == pass.run.target {
-        // Nothing was moved: there is nothing to take back.
-        return;
-    }
-    if pass.run.phase == Phase::Completing && gate::is_gone(pass.snapshot, &pass.run.source) {
-        // Whoever removed the source accepted the completion: there is nothing to go back to.
+    if !pass.can_turn_back() {
         return;
     }
     if pass.intent.rollback_requested {
         pass.turn_back(RollbackCause::Requested, "spec.rollback.requested is set".into());
-    } else if pass.intent.target == pass.run.source && pass.run.source != pass.run.target {
+    } else if pass.intent.target == pass.run.source {
         pass.turn_back(
             RollbackCause::TargetReverted,
             "spec.targetRevision was set back to the source".into(),
@@ -94,6 +86,7 @@ fn handle_retry(pass: &mut Pass<'_>) {
         return;
     }
     pass.run.handled_retry.clone_from(&pass.intent.retry);
+    pass.run.retries += 1;
     if !pass.events.iter().any(|event| event.reason == "RetryAccepted") {
         pass.event(false, "RetryIgnored", None, "nothing is blocked that a retry could mend");
     }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::conditions::Conditions;
 use crate::effect::Effect;
 use crate::ids::{NamespaceName, WorkloadRef};
+use crate::intent::Verb;
 use crate::machine::phase::Phase;
 use crate::record::Record;
 use crate::wait::Wait;
@@ -81,6 +82,19 @@ pub struct View {
     pub blocked: Vec<Wait>,
     /// Results of the named checks of preflight or completion.
     pub checks: Vec<CheckResult>,
+    /// What people may say now by the annotation [`crate::labels::ACTION`].
+    pub actions: Vec<ActionOffer>,
+}
+
+/// Something that people may say now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActionOffer {
+    /// What.
+    pub verb: Verb,
+    /// The value of the annotation.
+    pub value: String,
+    /// What happens then.
+    pub message: String,
 }
 
 /// Result of a named check.

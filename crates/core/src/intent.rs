@@ -48,6 +48,69 @@ pub struct Intent {
     pub skip_checks: BTreeSet<String>,
     /// Value of the annotation [`crate::labels::RETRY`].
     pub retry: Option<String>,
+    /// Which waves are approved in Git.
+    pub approval: Option<ApprovalIntent>,
+    /// The annotation [`crate::labels::ACTION`].
+    pub action: Option<Action>,
+}
+
+/// An approval that lives in Git.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApprovalIntent {
+    /// This wave and all before it may begin.
+    pub through_wave: String,
+    /// Digest of the plan that was approved: it is void for any other.
+    pub plan_digest: String,
+}
+
+/// What somebody said by annotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Action {
+    /// The annotation as it is.
+    pub value: String,
+    /// What it asks for; `None` when that is not known.
+    pub verb: Option<Verb>,
+}
+
+impl Action {
+    /// Reads an annotation of the form `verb/id`.
+    pub fn parse(value: &str) -> Self {
+        let verb = value
+            .split_once('/')
+            .and_then(|(verb, _)| Verb::ALL.into_iter().find(|known| known.as_str() == verb));
+        Self { value: value.to_owned(), verb }
+    }
+}
+
+/// What somebody can ask for by annotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verb {
+    /// The step that waits for a person may begin.
+    Approve,
+    /// Hold as soon as no batch is open.
+    Pause,
+    /// Go on after [`Verb::Pause`].
+    Resume,
+    /// Go back.
+    Rollback,
+    /// Try once more what is blocked.
+    Retry,
+}
+
+impl Verb {
+    /// All verbs.
+    pub const ALL: [Self; 5] = [Self::Approve, Self::Pause, Self::Resume, Self::Rollback, Self::Retry];
+
+    /// The verb as the annotation writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Approve => "approve",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Rollback => "rollback",
+            Self::Retry => "retry",
+        }
+    }
 }
 
 /// One wave.
@@ -61,6 +124,8 @@ pub struct WaveIntent {
     pub max_concurrent_workloads: IntOrPercent,
     /// How long to wait after its last workload, in seconds.
     pub soak_seconds: u32,
+    /// A person must approve it before it begins.
+    pub approval: bool,
 }
 
 /// Which namespaces a wave takes from the scope. First match wins.

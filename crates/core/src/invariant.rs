@@ -9,6 +9,7 @@ use crate::decision::Decision;
 use crate::effect::Effect;
 use crate::ids::NamespaceName;
 use crate::intent::Intent;
+use crate::machine::people;
 use crate::machine::phase::Phase;
 use crate::observed::Snapshot;
 use crate::record::{MAX_BATCH, Record, Run};
@@ -66,7 +67,7 @@ fn position_never_goes_back(before: &Record, run: &Run, found: &mut Vec<String>)
 
 fn held_opens_nothing(now: Timestamp, intent: &Intent, before: &Record, run: &Run, found: &mut Vec<String>) {
     let closed = matches!(opening(&intent.windows, now), Opening::Closed(_));
-    if run.rollback.is_some() || !(intent.suspend || intent.plan_only || closed) {
+    if run.rollback.is_some() || !(intent.suspend || intent.plan_only || run.paused || closed) {
         return;
     }
     let batches = before.run.as_ref().filter(|old| old.counter == run.counter).map_or(0, |old| old.batches);
@@ -127,6 +128,12 @@ fn effects_stay_in_the_plan(
                     found.push(format!("I15: {namespace} would be relabelled twice"));
                 }
                 let to = relabel.revision.as_ref();
+                let wave =
+                    plan.waves.iter().zip(0u32..).find(|(wave, _)| wave.namespaces.contains(namespace));
+                let approved = wave.is_none_or(|(_, index)| people::is_approved(intent, run, plan, index));
+                if run.rollback.is_none() && !approved {
+                    found.push(format!("I12: {namespace} would be relabelled before its wave is approved"));
+                }
                 if run.rollback.is_none() && to != Some(&run.target) {
                     found.push(format!("I7: {namespace} would get a label that is not the target's"));
                 }

@@ -29,6 +29,8 @@ pub const PREVIOUS_LABELS: &str = "meshupgrade.io/previous-labels";
 pub const RELABELLED_BY: &str = "meshupgrade.io/relabelled-by";
 /// Annotation on the MeshUpgrade: a new value asks for one more attempt of what is blocked.
 pub const RETRY: &str = "meshupgrade.io/retry";
+/// Annotation on the MeshUpgrade: one of the values in `status.actions`, for example `approve/3f9c2a1b`.
+pub const ACTION: &str = "meshupgrade.io/action";
 
 /// Namespaces that Istio never injects, whatever their labels.
 /// Source: `IgnoredNamespaces` of Istio's injector (pkg/kube/inject).

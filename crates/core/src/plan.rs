@@ -48,6 +48,9 @@ pub struct PlannedWave {
     /// Its soak time in seconds.
     #[serde(default)]
     pub soak_seconds: u32,
+    /// A person must approve it before it begins.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approval: bool,
 }
 
 /// Where a wave comes from.

@@ -69,24 +69,22 @@ pub fn make(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>) -> Planning {
     Planning { plan, unrestartable }
 }
 
-/// Digest of a plan: source, target, injection mode and the namespaces of the declared waves. Counts of workloads are
-/// left out, and so are stragglers, so that ordinary life does not void an approval.
+/// What an approval is given for: a digest over source, target, injection mode, and which declared wave has which
+/// namespaces, as JSON without spaces. Counts of workloads are left out, and so are the waves that the operator appends:
+/// they come and go with ordinary life, which must not void an approval.
 pub fn digest(plan: &Plan, source: &Revision, target: &Revision) -> String {
-    let mut hash = Sha256::new();
-    for part in [source.as_str(), target.as_str(), "NamespaceLabel"] {
-        hash.update(part.as_bytes());
-        hash.update([0]);
-    }
-    for wave in plan.waves.iter().filter(|wave| wave.kind == WaveKind::Declared) {
-        hash.update([1]);
-        hash.update(wave.name.as_bytes());
-        for namespace in &wave.namespaces {
-            hash.update([0]);
-            hash.update(namespace.as_str().as_bytes());
-        }
-    }
-    let prefix = hash.finalize().iter().take(8).fold(0_u64, |value, byte| (value << 8) | u64::from(*byte));
-    format!("sha256:{prefix:016x}")
+    // Names of Kubernetes objects and of waves have no character that JSON would escape.
+    let list = |items: Vec<String>| format!("[{}]", items.join(","));
+    let quoted = |text: &str| format!("\"{text}\"");
+    let declared = plan.waves.iter().filter(|wave| wave.kind == WaveKind::Declared);
+    let waves = declared.map(|wave| {
+        let namespaces = wave.namespaces.iter().map(|name| quoted(name.as_str())).collect();
+        list(vec![quoted(&wave.name), list(namespaces)])
+    });
+    let waves = list(waves.collect());
+    let content =
+        list(vec![quoted(source.as_str()), quoted(target.as_str()), quoted("NamespaceLabel"), waves]);
+    format!("sha256:{:x}", Sha256::digest(content))
 }
 
 /// The namespaces of the source that no wave of the plan has: they came after the plan was frozen.
@@ -118,6 +116,7 @@ pub fn stragglers_wave(
         max_concurrent: last
             .map_or(1, |wave| concurrency(wave.max_concurrent_workloads.of_rounded_up(workloads))),
         soak_seconds: 0,
+        approval: false,
     }
 }
 
@@ -139,6 +138,7 @@ pub fn gateways(
         // Gateways carry everybody's traffic: one after the other.
         max_concurrent: 1,
         soak_seconds: 0,
+        approval: false,
     })
 }
 
@@ -169,6 +169,7 @@ fn assign(intent: &Intent, scope: &[&Namespace]) -> (Vec<PlannedWave>, Vec<Names
             kind: WaveKind::Declared,
             max_concurrent: 1,
             soak_seconds: wave.soak_seconds,
+            approval: wave.approval,
             ..PlannedWave::default()
         })
         .collect();

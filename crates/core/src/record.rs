@@ -97,6 +97,21 @@ pub struct Run {
     /// The last value of the retry annotation that was acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handled_retry: Option<String>,
+    /// The last value of the action annotation that was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handled_action: Option<String>,
+    /// So many waves from the first were approved by annotation.
+    #[serde(default)]
+    pub approved_waves: u32,
+    /// The end was approved by annotation.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub completion_approved: bool,
+    /// Held by annotation.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// How many retries were accepted: the next one has another id.
+    #[serde(default)]
+    pub retries: u32,
 }
 
 /// What is done with the wave in work.

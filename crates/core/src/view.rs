@@ -12,6 +12,7 @@ use crate::inventory::some_of;
 use crate::labels;
 use crate::machine::batch;
 use crate::machine::pass::Pass;
+use crate::machine::people;
 use crate::machine::phase::Phase;
 use crate::machine::start::is_before_the_start;
 use crate::machine::wave::front_of;
@@ -38,6 +39,7 @@ pub fn of(pass: &Pass<'_>) -> View {
         conditions: conditions(pass, waits.first(), &message),
         blocked: waits.into_iter().take(MAX_BLOCKED).collect(),
         checks: pass.checks.clone(),
+        actions: people::offers(pass),
         message,
     }
 }
@@ -280,7 +282,9 @@ fn is_ordinary(reason: WaitReason) -> bool {
 /// What a person asked to wait for, or chose to be stopped by.
 fn is_pause(pass: &Pass<'_>, reason: WaitReason) -> bool {
     match reason {
-        WaitReason::Suspended | WaitReason::PlanOnly | WaitReason::ApprovalRequired => true,
+        WaitReason::Suspended | WaitReason::Paused | WaitReason::PlanOnly | WaitReason::ApprovalRequired => {
+            true
+        }
         WaitReason::WorkloadFailed => pass.run.direction() == Direction::Forward,
         _ => false,
     }

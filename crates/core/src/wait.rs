@@ -89,6 +89,8 @@ wait_reasons! {
     StatefulSetStuck => true,
     /// `spec.suspend` is set.
     Suspended => false,
+    /// Somebody paused the run by annotation.
+    Paused => false,
     /// No maintenance window is open.
     OutsideWindow => false,
     /// `spec.planOnly` is set.
@@ -97,7 +99,7 @@ wait_reasons! {
     RevisionInUse => false,
     /// Git would put the old revision back.
     GitStillOnOldRevision => true,
-    /// Completion waits for a person.
+    /// A wave, or completion, waits for a person.
     ApprovalRequired => false,
     /// Whoever installed the old control plane has to remove it now.
     RemovalPending => false,

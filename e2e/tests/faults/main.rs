@@ -10,6 +10,7 @@ mod gateways;
 mod holds;
 mod kinds;
 mod labels;
+mod people;
 mod replicas;
 mod restarts;
 

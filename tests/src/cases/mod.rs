@@ -1,6 +1,7 @@
 //! The scenarios.
 
 mod disturbed;
+mod people;
 mod plain;
 mod turned;
 mod windows;
@@ -9,7 +10,7 @@ use crate::case::Case;
 
 /// All scenarios.
 pub fn all() -> Vec<Case> {
-    [plain::cases(), disturbed::cases(), turned::cases(), windows::cases()].concat()
+    [plain::cases(), disturbed::cases(), people::cases(), turned::cases(), windows::cases()].concat()
 }
 
 /// A scenario by name.

@@ -74,6 +74,8 @@ pub fn intent() -> Intent {
         completion: CompletionIntent { mode: CompletionMode::Automatic, soak_seconds: 0 },
         skip_checks: BTreeSet::new(),
         retry: None,
+        approval: None,
+        action: None,
     }
 }
 
@@ -84,6 +86,7 @@ pub fn wave(name: &str, select: WaveSelect, max_concurrent: u32) -> WaveIntent {
         select,
         max_concurrent_workloads: IntOrPercent::Int(max_concurrent),
         soak_seconds: 0,
+        approval: false,
     }
 }
 

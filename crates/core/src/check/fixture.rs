@@ -238,6 +238,7 @@ fn intent() -> Intent {
             select: WaveSelect::Rest,
             max_concurrent_workloads: IntOrPercent::Int(1),
             soak_seconds: 0,
+            approval: false,
         }],
         restart: RestartIntent { timeout_seconds: 600, pause_seconds: 0, respect_budgets: true },
         windows: Vec::new(),
@@ -249,5 +250,7 @@ fn intent() -> Intent {
         completion: CompletionIntent { mode: CompletionMode::Manual, soak_seconds: 0 },
         skip_checks: BTreeSet::new(),
         retry: None,
+        approval: None,
+        action: None,
     }
 }

@@ -178,12 +178,12 @@ fn accepted(pass: &mut Pass<'_>) -> bool {
          istiod-{source} -n {namespace}, or by the commit that takes it out of Git"
     );
     match pass.intent.completion.mode {
-        CompletionMode::Manual => pass.wait(
+        CompletionMode::Manual if !pass.run.completion_approved => pass.wait(
             WaitReason::ApprovalRequired,
             None,
             format!("{command}; spec.completion.mode: Keep ends the run with {source} in place"),
         ),
-        CompletionMode::Automatic | CompletionMode::Keep => {
+        CompletionMode::Manual | CompletionMode::Automatic | CompletionMode::Keep => {
             pass.wait(WaitReason::RemovalPending, None, command)
         }
     }

@@ -7,6 +7,7 @@ pub(crate) mod batch;
 pub(crate) mod complete;
 pub(crate) mod fill;
 pub(crate) mod pass;
+pub(crate) mod people;
 pub(crate) mod relabel;
 pub(crate) mod start;
 pub(crate) mod wave;

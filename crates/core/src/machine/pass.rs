@@ -4,6 +4,7 @@ use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 
 use crate::decision::{About, CheckResult, Event, Needs, Wake};
 use crate::effect::Effect;
+use crate::gate;
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
 use crate::intent::Intent;
 use crate::inventory::{Pair, moved_by};
@@ -87,6 +88,14 @@ impl<'a> Pass<'a> {
         self.run.started_at.is_some()
     }
 
+    /// Whether there is a way back: something was moved, and whoever removed the source did not accept the completion.
+    pub fn can_turn_back(&self) -> bool {
+        let run = &self.run;
+        let accepted = run.phase == Phase::Completing && gate::is_gone(self.snapshot, &run.source);
+        let under_way = self.started() && !run.phase.is_over() && run.rollback.is_none();
+        under_way && run.source != run.target && !accepted
+    }
+
     /// The wave in work.
     pub fn current_wave(&self) -> Option<&PlannedWave> {
         self.plan.waves.get(usize::try_from(self.run.wave).ok()?)
@@ -129,6 +138,14 @@ impl<'a> Pass<'a> {
     pub fn may_start(&mut self) -> bool {
         if self.intent.suspend {
             self.wait(WaitReason::Suspended, None, "spec.suspend is set: nothing new is started");
+            return false;
+        }
+        if self.run.paused {
+            self.wait(
+                WaitReason::Paused,
+                None,
+                "paused by annotation: status.actions has the value that resumes",
+            );
             return false;
         }
         if self.intent.plan_only {
@@ -294,6 +311,11 @@ fn new_run(intent: &Intent, counter: u32) -> Run {
         label_attempts: std::collections::BTreeMap::new(),
         // A value that was there before the run asks for nothing of this run.
         handled_retry: intent.retry.clone(),
+        handled_action: intent.action.as_ref().map(|action| action.value.clone()),
+        approved_waves: 0,
+        completion_approved: false,
+        paused: false,
+        retries: 0,
     }
 }
 

@@ -7,9 +7,11 @@ use crate::decision::{CheckOutcome, CheckResult};
 use crate::gate;
 use crate::inventory::discover_source;
 use crate::machine::pass::{Pass, pair};
+use crate::machine::people;
 use crate::machine::phase::{Phase, Trigger};
+use crate::plan::Plan;
 use crate::planning;
-use crate::record::RollbackCause;
+use crate::record::{RollbackCause, Run};
 use crate::wait::WaitReason;
 
 /// The check that [`crate::check`] cannot run, because it comes before there is a pair of revisions.
@@ -34,6 +36,11 @@ fn survey(pass: &mut Pass<'_>) -> bool {
     }
     let revisions = pass.revisions();
     let planning = planning::make(pass.intent, pass.snapshot, pair(&revisions));
+    let digest = |plan: &Plan, run: &Run| planning::digest(plan, &run.source, &run.target);
+    if digest(&planning.plan, &pass.run) != digest(&pass.plan, &pass.run) {
+        // What was approved is not what would be done.
+        pass.run.approved_waves = 0;
+    }
     pass.plan.clone_from(&planning.plan);
     pass.checks = check::preflight(&CheckInput {
         intent: pass.intent,
@@ -113,7 +120,7 @@ pub fn planned(pass: &mut Pass<'_>) -> bool {
         );
         return false;
     }
-    pass.go(Trigger::PlanAccepted)
+    people::may_begin(pass) && pass.go(Trigger::PlanAccepted)
 }
 
 /// Waits for the target's control plane, then freezes the plan.
@@ -124,7 +131,7 @@ pub fn control_plane(pass: &mut Pass<'_>) -> bool {
     if pass.intent.rollback_requested {
         return roll_back_before_the_start(pass);
     }
-    if !pass.may_start() {
+    if !people::may_begin(pass) || !pass.may_start() {
         return false;
     }
     let target = pass.run.target.clone();

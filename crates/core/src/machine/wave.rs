@@ -7,6 +7,7 @@ use crate::ids::NamespaceName;
 use crate::inventory::{Group, members};
 use crate::machine::batch::{self, Front};
 use crate::machine::pass::{Pass, after, pair, shown};
+use crate::machine::people;
 use crate::machine::phase::Trigger;
 use crate::machine::relabel::{in_place_since, labels_in_place};
 use crate::plan::{PlannedWave, WaveKind};
@@ -36,7 +37,7 @@ pub fn migrate(pass: &mut Pass<'_>) -> bool {
 }
 
 fn relabel(pass: &mut Pass<'_>, open: bool) -> bool {
-    if !pass.may_start() {
+    if !people::may_begin(pass) || !pass.may_start() {
         return false;
     }
     let wave = pass.run.wave;
