@@ -313,6 +313,7 @@ impl Operator {
         overlay(&mut namespaces, &self.answers.namespaces, self.caches.get(&Kind::Namespaces));
         overlay(&mut workloads, &self.answers.workloads, self.caches.get(&Kind::Workloads));
         Snapshot {
+            census_problem: None,
             webhooks: planes.webhooks.as_ref().clone(),
             control_planes: planes.planes.as_ref().clone(),
             namespaces,

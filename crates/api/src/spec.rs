@@ -407,7 +407,8 @@ pub struct RollbackSpec {
     #[serde(default)]
     pub on_failure: OnFailure,
 
-    /// What happens to the target's control plane after a rollback, once nothing uses it.
+    /// What happens to the target's control plane after a rollback, once nothing uses it. `Remove`: status says with which
+    /// command; whoever installed it removes it. `Keep`: nothing is said.
     #[serde(default)]
     pub control_plane: RollbackControlPlane,
 }
@@ -436,8 +437,9 @@ pub enum RollbackControlPlane {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CompletionSpec {
-    /// `Manual`: a person accepts the end by setting `Automatic`. `Automatic`: the end is accepted when all checks
-    /// pass. `Keep`: the old control plane stays, and the run succeeds on the checks alone.
+    /// What happens when all checks have passed. `Manual`: a person is asked (`ApprovalRequired`). `Automatic`: nobody has to be
+    /// asked. Either way whoever installed the old control plane removes it, with the command that status shows, and the run
+    /// ends when it is gone. `Keep`: the old control plane stays, and the run ends on the checks alone.
     #[serde(default)]
     pub mode: CompletionMode,
 

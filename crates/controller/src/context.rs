@@ -135,6 +135,7 @@ impl Context {
         Some(Snapshot {
             pods: self.pods.get(&needs.pods),
             census: self.censuses.last(&intent.uid),
+            census_problem: self.censuses.problem(&intent.uid),
             other_upgrades: self.other_upgrades(upgrade),
             applied: self.memory.applied(&intent.uid),
             refused: self.memory.refused(&intent.uid),

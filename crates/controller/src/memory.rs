@@ -32,6 +32,8 @@ struct Remembered {
     /// Writes that were refused.
     refused: BTreeMap<Write, Refusal>,
     needs: Needs,
+    /// Until when it makes no sense to write: the API server drops fields.
+    pruned_until: Option<Instant>,
     failures: Failures,
     /// The last record, for what follows from a change of it.
     record: Record,
@@ -159,6 +161,17 @@ impl Memory {
     /// A write went through.
     pub fn accept(&self, uid: &Uid, write: &Write) {
         self.with(uid, |known| known.refused.remove(write));
+    }
+
+    /// The API server dropped fields of the status: nothing is written until then.
+    pub fn pruned(&self, uid: &Uid, until: Instant) {
+        self.with(uid, |known| known.pruned_until = Some(until));
+    }
+
+    /// For how long nothing is to be written because the API server drops fields.
+    pub fn pruned_for(&self, uid: &Uid, now: Instant) -> Option<Duration> {
+        let until = self.with(uid, |known| known.pruned_until)?;
+        until.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 
     /// What the next pass must see.

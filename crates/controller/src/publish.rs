@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use meshupgrade_api::{FieldError, MeshUpgrade, MeshUpgradeStatus, publish_status};
 use meshupgrade_core::conditions::{ConditionStatus, ConditionType, Conditions};
 use meshupgrade_core::decision::{Decision, Needs, View, Wake};
 use meshupgrade_core::ids::NamespaceName;
 use meshupgrade_core::labels;
-use meshupgrade_core::record::Record;
+use meshupgrade_core::record::{Record, SCHEMA};
+use serde_json::{Value, json};
 
 use crate::client::CallError;
 use crate::context::Context;
@@ -22,6 +23,8 @@ use crate::memory;
 pub const PRUNED: &str = "the API server dropped fields of the status, so nothing else is written: the \
      CustomResourceDefinition is older than this operator; apply the one of this version (config/crd, or kubectl apply -f of \
      the chart's crd.yaml)";
+
+const STATUS_PRUNED: &str = "StatusPruned";
 
 /// What became of a status.
 #[derive(Clone, Debug)]
@@ -101,7 +104,18 @@ pub async fn publish_pruned(
     stored: &Arc<MeshUpgrade>,
     now: Timestamp,
 ) -> Result<Published, CallError> {
-    publish(context, stored, &stalled(record_of(stored), "StatusPruned", PRUNED.to_owned()), now).await
+    publish(context, stored, &pruned(record_of(stored)), now).await
+}
+
+/// What is shown while the API server drops fields.
+pub fn pruned(record: Record) -> Decision {
+    stalled(record, STATUS_PRUNED, PRUNED.to_owned())
+}
+
+/// Whether the last status that was written was not stored as a whole.
+pub fn is_pruned(upgrade: &MeshUpgrade) -> bool {
+    let stalled = upgrade.status.as_ref().and_then(|status| status.condition("Stalled"));
+    stalled.is_some_and(|stalled| stalled.reason == STATUS_PRUNED)
 }
 
 fn invalid(record: Record, errors: &[FieldError]) -> Decision {
@@ -161,6 +175,26 @@ fn verdict(status: &MeshUpgradeStatus) -> impl PartialEq + '_ {
     (status.observed_generation, status.phase.as_str(), conditions)
 }
 
+/// Whether a newer operator wrote the record: it may have fields that are not known here.
+fn is_newer(record: &Record) -> bool {
+    record.run.as_ref().is_some_and(|run| run.schema > SCHEMA)
+}
+
+/// What is said of a record that is not understood: nothing but words, so that all of it stays as it is.
+fn words(body: &MeshUpgrade) -> Value {
+    let Some(status) = &body.status else { return json!({}) };
+    json!({
+        "metadata": {"resourceVersion": body.metadata.resource_version},
+        "status": {
+            "observedGeneration": status.observed_generation,
+            "message": status.message,
+            "conditions": status.conditions,
+            "blocked": status.blocked,
+            "blockedCount": status.blocked_count,
+        },
+    })
+}
+
 async fn write(
     context: &Context,
     upgrade: &Arc<MeshUpgrade>,
@@ -173,9 +207,17 @@ async fn write(
     body.metadata.managed_fields = None;
     body.status = Some(status);
     let api: Api<MeshUpgrade> = Api::all(context.clients.calls());
-    let parameters =
-        PostParams { field_manager: Some(labels::FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    let answer = context.clients.call(api.replace_status(&upgrade.name_any(), &parameters, &body)).await;
+    let name = upgrade.name_any();
+    let answer = if is_newer(&record_of(upgrade)) {
+        let parameters =
+            PatchParams { field_manager: Some(labels::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let words = Patch::Merge(words(&body));
+        context.clients.call(api.patch_status(&name, &parameters, &words)).await
+    } else {
+        let parameters =
+            PostParams { field_manager: Some(labels::FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        context.clients.call(api.replace_status(&name, &parameters, &body)).await
+    };
     match answer {
         Ok(mut written) => {
             written.metadata.managed_fields = None;
@@ -269,6 +311,24 @@ mod tests {
         let first = status(None, &decision, 100);
         let next = publish_status(Some(&first), &decision, 4, Timestamp::from_second(101).unwrap());
         assert_eq!(due(Some(&first), &next, Some(Duration::ZERO), INTERVAL), Due::Now);
+    }
+
+    #[test]
+    fn of_a_newer_record_nothing_but_words_is_written() {
+        let record = decision("one", "Restarting", 5).record;
+        assert!(!is_newer(&record));
+        let mut newer = record.clone();
+        newer.run.as_mut().unwrap().schema = SCHEMA + 1;
+        assert!(is_newer(&newer));
+        let upgrade = json!({
+            "apiVersion": "meshupgrade.io/v1alpha1", "kind": "MeshUpgrade", "metadata": {"name": "m"},
+            "spec": {"targetRevision": "b", "controlPlane": {"external": {}}},
+        });
+        let mut upgrade: MeshUpgrade = serde_json::from_value(upgrade).unwrap();
+        upgrade.status = Some(status(None, &stalled(newer, "RecordTooNew", "newer".to_owned()), 100));
+        let body = words(&upgrade);
+        let fields: Vec<&String> = body["status"].as_object().unwrap().keys().collect();
+        assert_eq!(fields, ["blocked", "blockedCount", "conditions", "message", "observedGeneration"]);
     }
 
     #[test]

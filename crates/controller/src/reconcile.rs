@@ -1,6 +1,6 @@
 //! The driver: observe → decide → publish → apply, until nothing changes. Only it knows the order.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -10,8 +10,10 @@ use meshupgrade_core::decision::Wake;
 use crate::apply::apply;
 use crate::client::CallError;
 use crate::context::Context;
+use crate::memory;
 use crate::publish::{
-    PRUNED, Published, publish, publish_invalid, publish_pruned, publish_unreadable, record_of,
+    PRUNED, Published, is_pruned, pruned, publish, publish_invalid, publish_pruned, publish_unreadable,
+    record_of,
 };
 use crate::report::report;
 
@@ -19,6 +21,11 @@ use crate::report::report;
 const MAX_ROUNDS: usize = 8;
 /// When to look again for what usually comes in a moment.
 const SOON: Duration = Duration::from_millis(500);
+
+/// When to try again to store what was not stored as a whole: a definition must change first.
+const PRUNED_PAUSE: Duration = Duration::from_secs(15);
+/// The shortest time between two passes that only time asks for.
+const SHORTEST: Duration = Duration::from_millis(50);
 
 /// Why a pass failed. What merely has to wait is no error.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +60,9 @@ pub async fn pass(context: &Context, cached: &MeshUpgrade) -> Result<Option<Dura
     let Some(mut upgrade) = context.confirmed(cached).await.map_err(failed)? else {
         return Ok(None);
     };
+    if let Some(left) = context.memory.pruned_for(&memory::uid(cached), Instant::now()) {
+        return Ok(Some(left));
+    }
     for _ in 0..MAX_ROUNDS {
         let now = Timestamp::now();
         let intent = match upgrade.intent() {
@@ -72,12 +82,17 @@ pub async fn pass(context: &Context, cached: &MeshUpgrade) -> Result<Option<Dura
         let record = record_of(&upgrade);
         let decision = meshupgrade_core::decide(now, &intent, &record, &snapshot);
         let census_in = context.need(&intent, &decision.needs);
-        let published = publish(context, &upgrade, &decision, now).await.map_err(failed)?;
+        // While fields are dropped the words say so, until a record is stored as a whole.
+        let still_pruned = is_pruned(&upgrade) && decision.record != record;
+        let shown = still_pruned.then(|| pruned(decision.record.clone()));
+        let published =
+            publish(context, &upgrade, shown.as_ref().unwrap_or(&decision), now).await.map_err(failed)?;
         let words_in = after(&published);
         match published {
             // The effects rest on a record that is no longer the stored one, or no longer ours to carry out.
             Published::Stale | Published::Skipped => return Ok(words_in),
             Published::Pruned(stored) => {
+                context.memory.pruned(&memory::uid(&stored), Instant::now() + PRUNED_PAUSE);
                 publish_pruned(context, &stored, now).await.map_err(failed)?;
                 return Err(Error::Pruned { name });
             }
@@ -111,7 +126,10 @@ fn until(wake: Wake, now: Timestamp) -> Option<Duration> {
     match wake {
         Wake::OnChange => None,
         Wake::Again => Some(Duration::ZERO),
-        Wake::At(time) => Some(Duration::try_from(time.duration_since(now)).unwrap_or_default()),
+        // One that has passed, and is asked for again, would be a hot loop.
+        Wake::At(time) => {
+            Some(Duration::try_from(time.duration_since(now)).unwrap_or_default().max(SHORTEST))
+        }
     }
 }
 
@@ -120,11 +138,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_that_has_passed_means_now() {
+    fn a_time_that_has_passed_means_soon() {
         let now: Timestamp = "2026-01-01T00:00:10Z".parse().unwrap();
         let at = |text: &str| until(Wake::At(text.parse().unwrap()), now);
         assert_eq!(at("2026-01-01T00:00:12Z"), Some(Duration::from_secs(2)));
-        assert_eq!(at("2026-01-01T00:00:00Z"), Some(Duration::ZERO));
+        assert_eq!(at("2026-01-01T00:00:00Z"), Some(SHORTEST));
         assert_eq!(until(Wake::OnChange, now), None);
     }
 }

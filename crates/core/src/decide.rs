@@ -153,4 +153,8 @@ fn enforce(
 }
 
 #[cfg(test)]
+mod forward_tests;
+#[cfg(test)]
+mod rollback_tests;
+#[cfg(test)]
 mod tests;

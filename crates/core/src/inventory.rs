@@ -58,7 +58,9 @@ pub fn standing(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>, namespace:
                 "OnRevisionTag",
                 format!("follows the revision tag {tag:?} (now {}): move it with the tag", injector.revision),
             ),
-            None if injector.revision == *pair.source || moved_before => Standing::InScope,
+            None if injector.revision == *pair.source => Standing::InScope,
+            // What an earlier run of the pair moved. Somewhere else it is because somebody moved it on.
+            None if injector.revision == *pair.target && moved_before => Standing::InScope,
             None if injector.revision == *pair.target => Standing::Outside,
             None => left("OtherRevision", format!("uses the revision {}", injector.revision)),
         },

@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub budgets: BTreeMap<NamespaceName, Vec<Arc<DisruptionBudget>>>,
     /// The last cluster-wide count of proxies and references, when one was asked for.
     pub census: Option<Arc<Census>>,
+    /// Why the last attempt at such a count came to nothing, if it did.
+    pub census_problem: Option<String>,
     /// Other MeshUpgrades, each with whether it is in the middle of a run.
     pub other_upgrades: Vec<OtherUpgrade>,
     /// Restart stamps that this process knows to be applied to the workload of this uid, with the `metadata.generation`
@@ -315,6 +317,8 @@ pub struct Pod {
     pub proxy: Option<Proxy>,
     /// Phase Succeeded or Failed: nothing runs any more.
     pub finished: bool,
+    /// When it was created.
+    pub created: Option<Timestamp>,
     /// Condition `Ready`.
     pub ready: bool,
     /// `metadata.deletionTimestamp`: when its grace period ends.

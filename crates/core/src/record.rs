@@ -85,9 +85,15 @@ pub struct Run {
     /// Attempts of workloads beyond the first, asked for by the retry annotation. Keys are `Kind/namespace/name`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub restart_attempts: BTreeMap<String, u32>,
+    /// Since when the wave has stood still, because what is left of it waits for others: a rollout of its owner, a budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_since: Option<Timestamp>,
     /// Rollback: namespaces whose label leads elsewhere although it was due. Their workloads wait; the others go back.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub astray: BTreeSet<NamespaceName>,
+    /// Rollback: something was passed over, or its label came back late: the waves are gone through once more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub another_round: bool,
     /// Namespaces that may be relabelled once more, because the retry annotation asked for it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub relabel_again: BTreeSet<NamespaceName>,

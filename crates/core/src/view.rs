@@ -53,6 +53,9 @@ fn message(pass: &Pass<'_>, wait: Option<&Wait>) -> String {
         Phase::Planned => format!("plan: {} waves, {} workloads", pass.plan.waves.len(), pass.plan.workloads),
         Phase::StartingControlPlane => format!("waiting for the control plane of {}", run.target),
         Phase::Migrating | Phase::Soaking => format!("wave {name:?}"),
+        Phase::Completing if pass.intent.rollback_requested => {
+            format!("completing: spec.rollback.requested changes nothing, because {} is gone", run.source)
+        }
         Phase::Completing => format!("completing: {} is to go", run.source),
         Phase::Succeeded => return succeeded(pass),
         Phase::RollingBack => {
@@ -270,8 +273,8 @@ fn old_revision(pass: &Pass<'_>) -> (ConditionStatus, &'static str, String) {
 
 /// Whether workloads are not well, as opposed to held up.
 fn is_sickness(reason: WaitReason) -> bool {
-    use WaitReason::{StatefulSetStuck, WorkloadFailed, WorkloadNotReady};
-    matches!(reason, WorkloadFailed | WorkloadNotReady | StatefulSetStuck)
+    use WaitReason::{NoProgress, StatefulSetStuck, WorkloadFailed, WorkloadNotReady};
+    matches!(reason, WorkloadFailed | WorkloadNotReady | NoProgress | StatefulSetStuck)
 }
 
 /// What belongs to every step of the work: naming it would change the conditions with each batch and say nothing.

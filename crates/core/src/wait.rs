@@ -71,6 +71,8 @@ wait_reasons! {
     WorkloadFailed => true,
     /// A workload is not ready, or in a rollout of its own that does not end: it is not restarted as it is.
     WorkloadNotReady => true,
+    /// Nothing of the wave has moved for as long as a restart may take.
+    NoProgress => true,
     /// Somebody took the restart annotation away in the middle of the rollout.
     RestartReverted => true,
     /// A pod disruption budget leaves no room now.

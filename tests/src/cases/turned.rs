@@ -223,6 +223,63 @@ pub fn cases() -> Vec<Case> {
             ..CASE
         },
         Case {
+            name: "scaled_without_a_webhook",
+            about: "the target's webhook is away while a workload is scaled up: its pods without a sidecar are mended by the rollback",
+            world: || two_apps(|_| {}),
+            script: || {
+                vec![
+                    beat(When::Settling(0), Action::Webhook(NEW, false)),
+                    beat(When::Now, Action::Scale(deployment("shop", "web"), 4)),
+                    beat(When::After(20), Action::RequestRollback(true)),
+                ]
+            },
+            tolerate: Tolerate { lost_sidecars: true, ..CASE.tolerate },
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
+            name: "retried_after_passing_over",
+            about: "two workloads that were passed over are retried while a wave is in work that allows one at a time",
+            world: three_waves,
+            script: || {
+                vec![
+                    beat(When::Settling(2), Action::Sicken(deployment("shop", "cart"), OLD)),
+                    beat(When::Now, Action::Sicken(deployment("shop", "web"), OLD)),
+                    beat(When::Now, Action::RequestRollback(true)),
+                    beat(When::Back, Action::Suspend(true)),
+                    beat(When::After(30), Action::ReplaceTemplate(deployment("shop", "cart"))),
+                    beat(When::Now, Action::ReplaceTemplate(deployment("shop", "web"))),
+                    beat(When::Waits(WaitReason::WorkloadFailed), Action::Suspend(false)),
+                    beat(When::After(900), Action::Retry),
+                    beat(When::After(900), Action::Cure(deployment("shop", "cart"))),
+                    beat(When::Now, Action::Cure(deployment("shop", "web"))),
+                    beat(When::After(900), Action::Retry),
+                ]
+            },
+            tolerate: Tolerate { budgets: true, lost_answer: true, ..CASE.tolerate },
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
+            name: "deployed_broken_in_rollback",
+            about: "the owner of a workload that is back deploys a broken version: the first wave goes back all the same",
+            world: three_waves,
+            script: || {
+                vec![
+                    beat(When::Settling(2), Action::Sicken(deployment("stock", "api"), OLD)),
+                    beat(When::Now, Action::RequestRollback(true)),
+                    beat(When::Back, Action::Suspend(true)),
+                    beat(When::After(15), Action::Sicken(deployment("shop", "cart"), OLD)),
+                    beat(When::Now, Action::Redeploy(deployment("shop", "cart"))),
+                    beat(When::After(5000), Action::Cure(deployment("shop", "cart"))),
+                    beat(When::Now, Action::Cure(deployment("stock", "api"))),
+                ]
+            },
+            tolerate: Tolerate { budgets: true, ..CASE.tolerate },
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
             name: "small_rollback",
             about: "two workloads, turned back after the first",
             world: || two_apps(|_| {}),

@@ -7,7 +7,7 @@ use meshupgrade_core::conditions::ConditionType;
 use meshupgrade_core::decision::View;
 use meshupgrade_core::ids::WorkloadRef;
 use meshupgrade_core::machine::phase::{Phase, TRANSITIONS, Trigger};
-use meshupgrade_core::record::{MAX_BATCH, MAX_HISTORY, Record, Run};
+use meshupgrade_core::record::{MAX_BATCH, MAX_HISTORY, Record, Run, WaveStep};
 use meshupgrade_core::wait::WaitReason;
 use meshupgrade_core::window::{Opening, opening};
 
@@ -90,7 +90,8 @@ impl Referee {
             rule!(run.wave >= old.wave, "I11: wave {} after {}", run.wave, old.wave);
         }
         if let (Some(_), Some(rollback)) = (&old.rollback, &run.rollback) {
-            let again = run.wave == rollback.from_wave;
+            // Once more from the last wave, which may be over in the same pass.
+            let again = run.wave == rollback.from_wave || old.another_round || old.step == WaveStep::Proven;
             rule!(run.wave <= old.wave || again, "I11: rollback in wave {} after {}", run.wave, old.wave);
         }
         Ok(())

@@ -120,6 +120,7 @@ impl World {
             host_network: shape.host_network,
             proxy,
             restart: template.restart.clone(),
+            created: Some(self.now),
             ..observed::Pod::default()
         };
         let pod = Pod {

@@ -22,14 +22,14 @@ const ISTIO_GROUPS: [&str; 4] =
 /// How many examples of what is not covered are kept.
 const EXAMPLES: usize = 10;
 
-/// Reads everything. `None` when not all pods could be read: a part of them proves nothing. What else is missing is named in
+/// Reads everything. An error when not all pods could be read: a part of them proves nothing. What else is missing is named in
 /// [`Census::unreadable`].
-pub async fn take(clients: &Clients, istio_namespace: &NamespaceName) -> Option<Census> {
+pub async fn take(clients: &Clients, istio_namespace: &NamespaceName) -> Result<Census, CallError> {
     let mut census = Census { taken_at: Some(Timestamp::now()), ..Census::default() };
     let look = Look { clients };
     if let Err(error) = look.pods(&mut census).await {
         tracing::warn!(%error, "pods could not be counted");
-        return None;
+        return Err(error);
     }
     look.cron_jobs(&mut census).await;
     look.gateways(&mut census).await;
@@ -38,7 +38,7 @@ pub async fn take(clients: &Clients, istio_namespace: &NamespaceName) -> Option<
     look.tag_services(&mut census, istio_namespace).await;
     census.references.sort();
     census.references.dedup();
-    Some(census)
+    Ok(census)
 }
 
 struct Look<'a> {
@@ -164,7 +164,14 @@ impl Look<'_> {
     {
         let mut page = selected.clone().limit(PAGE);
         loop {
-            let list = self.clients.call(api.list(&page)).await?;
+            let list = self.clients.call(api.list(&page)).await;
+            let list = list.map_err(|error| match error {
+                // A list that ends in the middle (its token expired) is none that is empty.
+                CallError::NotFound(message) if page.continue_token.is_some() => {
+                    CallError::Server { code: 410, message }
+                }
+                error => error,
+            })?;
             list.items.into_iter().for_each(&mut take);
             match list.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => page.continue_token = Some(token),

@@ -22,6 +22,8 @@ pub struct Censuses(Arc<Mutex<BTreeMap<Uid, State>>>);
 #[derive(Debug, Default)]
 struct State {
     last: Option<Arc<Census>>,
+    /// Why the last look came to nothing.
+    problem: Option<String>,
     began: Option<Instant>,
     running: bool,
 }
@@ -61,6 +63,11 @@ impl Censuses {
         self.lock().get(upgrade)?.last.clone()
     }
 
+    /// Why the last look came to nothing, if it did.
+    pub fn problem(&self, upgrade: &Uid) -> Option<String> {
+        self.lock().get(upgrade)?.problem.clone()
+    }
+
     /// A census that began no earlier than `since` is needed. Returns how long it has to wait, if it has to.
     pub fn want(
         &self,
@@ -83,12 +90,12 @@ impl Censuses {
         let (clients, metrics, namespace) =
             (context.clients.clone(), context.metrics.clone(), istio_namespace.clone());
         let (censuses, upgrade, poke) = (self.clone(), upgrade.clone(), context.poke.clone());
-        let look = Look { censuses, upgrade, poke, result: None };
+        let look = Look { censuses, upgrade, poke, result: Err("it broke down".to_owned()) };
         tokio::spawn(async move {
             let census = collect::take(&clients, &namespace).await;
-            let complete = census.as_ref().is_some_and(|census| census.unreadable.is_empty());
+            let complete = census.as_ref().is_ok_and(|census| census.unreadable.is_empty());
             metrics.process.census_ended(complete, now.elapsed());
-            look.end(census);
+            look.end(census.map_err(|error| error.to_string()));
         });
         None
     }
@@ -99,10 +106,13 @@ impl Censuses {
     }
 
     /// A MeshUpgrade that was deleted in the meantime stays forgotten.
-    fn finish(&self, upgrade: &Uid, census: Option<Census>) {
-        if let Some(state) = self.lock().get_mut(upgrade) {
-            state.running = false;
-            state.last = census.map(Arc::new).or(state.last.take());
+    fn finish(&self, upgrade: &Uid, result: Result<Census, String>) {
+        let mut states = self.lock();
+        let Some(state) = states.get_mut(upgrade) else { return };
+        state.running = false;
+        match result {
+            Ok(census) => (state.last, state.problem) = (Some(Arc::new(census)), None),
+            Err(problem) => state.problem = Some(problem),
         }
     }
 }
@@ -113,18 +123,19 @@ struct Look {
     censuses: Censuses,
     upgrade: Uid,
     poke: Poke,
-    result: Option<Census>,
+    result: Result<Census, String>,
 }
 
 impl Look {
-    fn end(mut self, census: Option<Census>) {
-        self.result = census;
+    fn end(mut self, result: Result<Census, String>) {
+        self.result = result;
     }
 }
 
 impl Drop for Look {
     fn drop(&mut self) {
-        self.censuses.finish(&self.upgrade, self.result.take());
+        let result = std::mem::replace(&mut self.result, Err(String::new()));
+        self.censuses.finish(&self.upgrade, result);
         self.poke.poke();
     }
 }
@@ -158,7 +169,19 @@ mod tests {
     #[test]
     fn a_census_of_a_forgotten_mesh_upgrade_is_dropped() {
         let censuses = Censuses::default();
-        censuses.finish(&"u".into(), Some(Census::default()));
+        censuses.finish(&"u".into(), Ok(Census::default()));
         assert!(censuses.last(&"u".into()).is_none());
+    }
+
+    #[test]
+    fn a_look_that_comes_to_nothing_leaves_the_last_census_and_says_why() {
+        let censuses = Censuses::default();
+        censuses.lock().insert("u".into(), State { running: true, ..State::default() });
+        censuses.finish(&"u".into(), Ok(Census::default()));
+        censuses.finish(&"u".into(), Err("refused: pods is forbidden".to_owned()));
+        assert!(censuses.last(&"u".into()).is_some());
+        assert_eq!(censuses.problem(&"u".into()).as_deref(), Some("refused: pods is forbidden"));
+        censuses.finish(&"u".into(), Ok(Census::default()));
+        assert_eq!(censuses.problem(&"u".into()), None);
     }
 }

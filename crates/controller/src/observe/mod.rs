@@ -142,6 +142,7 @@ impl Stores {
             pods: BTreeMap::new(),
             budgets: self.budgets(),
             census: None,
+            census_problem: None,
             other_upgrades: Vec::new(),
             applied: BTreeMap::new(),
             refused: BTreeMap::new(),

@@ -144,6 +144,7 @@ impl Observed for RawPod {
             host_network: spec.host_network,
             proxy: proxy_of(&metadata, &spec),
             finished,
+            created: metadata.creation_timestamp.as_ref().map(|time| time.0),
             ready,
             deletion: metadata.deletion_timestamp.as_ref().map(|time| time.0),
             problem: if ready || finished { None } else { problem(&status) },

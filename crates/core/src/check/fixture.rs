@@ -134,6 +134,12 @@ impl Mesh {
         self.snapshot.webhooks.push(Arc::new(webhook));
     }
 
+    /// Another revision, which nothing uses.
+    pub fn add_revision(&mut self, revision: &str) {
+        self.snapshot.webhooks.push(own_webhook(revision));
+        self.snapshot.control_planes.insert(revision.into(), control_plane(revision));
+    }
+
     pub fn skip(&mut self, name: &str) {
         self.intent.skip_checks.insert(name.to_owned());
     }

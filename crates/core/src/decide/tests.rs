@@ -1,16 +1,20 @@
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::check::fixture::{Mesh, SOURCE, TARGET};
+use crate::check::fixture::{Mesh, SOURCE, TARGET, map};
+use crate::ids::{WorkloadKind, WorkloadRef};
 use crate::labels;
-use crate::observed::OtherUpgrade;
+use crate::observed::{OtherUpgrade, Owner, Pod, Proxy, RolloutStatus, Workload};
+use crate::plan::PlannedWave;
 use crate::record::Run;
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 /// What is stored of a run in this phase, with the mesh's plan.
-fn stored(mesh: &Mesh, phase: Phase, more: &Value) -> Record {
+pub(super) fn stored(mesh: &Mesh, phase: Phase, more: &Value) -> Record {
     let mut run = json!({
         "schema": SCHEMA, "counter": 1, "source": SOURCE, "target": TARGET, "phase": phase,
         "startedAt": "1969-12-31T00:00:00Z",
@@ -20,12 +24,77 @@ fn stored(mesh: &Mesh, phase: Phase, more: &Value) -> Record {
     Record { plan: Some(mesh.plan.clone()), run: Some(run), ..Record::default() }
 }
 
-fn turned_back() -> Value {
+pub(super) fn turned_back() -> Value {
     json!({"cause": "Requested", "message": "asked for", "since": "1969-12-31T00:00:00Z", "fromWave": 0})
 }
 
-fn run(decision: &Decision) -> &Run {
+pub(super) fn run(decision: &Decision) -> &Run {
     decision.record.run.as_ref().unwrap()
+}
+
+pub(super) fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+pub(super) fn reference(namespace: &str, name: &str) -> WorkloadRef {
+    WorkloadRef::new(WorkloadKind::Deployment, namespace, name)
+}
+
+/// A Deployment of one pod whose rollout is over.
+pub(super) fn app(mesh: &mut Mesh, namespace: &str, name: &str, change: impl FnOnce(&mut Workload)) {
+    mesh.add_workload(namespace, name, &[]);
+    let workload = Arc::make_mut(mesh.snapshot.workloads.get_mut(&reference(namespace, name)).unwrap());
+    workload.rollout = RolloutStatus {
+        observed_generation: 1,
+        current: 1,
+        updated: 1,
+        ready: 1,
+        available: 1,
+        deadline_exceeded: false,
+    };
+    change(workload);
+}
+
+/// A ready pod of a Deployment.
+pub(super) fn pod(
+    mesh: &mut Mesh,
+    namespace: &str,
+    app: &str,
+    revision: &str,
+    change: impl FnOnce(&mut Pod),
+) {
+    let owner = Owner { kind: "ReplicaSet".into(), name: format!("{app}-h"), group: "apps".into() };
+    let mut pod = Pod {
+        namespace: namespace.into(),
+        name: format!("{app}-h-1"),
+        controller: Some(owner),
+        labels: map(&[("pod-template-hash", "h")]),
+        proxy: Some(Proxy { revision: Some(revision.into()), ..Proxy::default() }),
+        ready: true,
+        ..Pod::default()
+    };
+    change(&mut pod);
+    mesh.snapshot.pods.entry(namespace.into()).or_default().push(Arc::new(pod));
+}
+
+/// The canary `pay`, one at a time, and then `shop`, three at a time.
+pub(super) fn two_waves(mesh: &mut Mesh) {
+    let wave = |name: &str, namespace: &str, workloads, max_concurrent| PlannedWave {
+        name: name.to_owned(),
+        namespaces: vec![namespace.into()],
+        workloads,
+        max_concurrent,
+        ..PlannedWave::default()
+    };
+    mesh.plan.waves = vec![wave("canary", "pay", 1, 1), wave("shops", "shop", 2, 3)];
+    mesh.plan.workloads = 3;
+}
+
+/// An entry of the batch.
+pub(super) fn entry(namespace: &str, name: &str, since: &str, timed_out: bool) -> Value {
+    json!({
+        "kind": "Deployment", "namespace": namespace, "name": name, "uid": name, "since": since, "timedOut": timed_out,
+    })
 }
 
 #[test]
@@ -115,7 +184,6 @@ fn a_refused_decision_shows_what_is_stored() {
 #[test]
 fn counts_become_rarer_the_longer_they_prove_nothing() {
     let mut mesh = Mesh::after();
-    let at = |second| Timestamp::from_second(second).unwrap();
     let began = "1970-01-01T00:00:00Z";
     let record = stored(&mesh, Phase::Completing, &json!({"soakSince": began, "settledSince": began}));
     for (counted, gap) in [(0, 0), (100, 10), (100_000, 300)] {

@@ -6,11 +6,13 @@ use crate::check::{self, CheckInput};
 use crate::gate;
 use crate::ids::{NamespaceName, Revision};
 use crate::machine::batch;
-use crate::machine::pass::Pass;
+use crate::machine::pass::{Pass, about_workload};
 use crate::machine::phase::Trigger;
 use crate::machine::relabel::{Standings, in_place_since, labels, memory_restored};
 use crate::machine::wave::{front_of, settle_time_is_over};
+use crate::observed::Workload;
 use crate::record::WaveStep;
+use crate::rollout::{Rollout, rollout};
 use crate::wait::WaitReason;
 
 /// Moves the rollback by one step. Says whether the position changed.
@@ -52,9 +54,12 @@ pub fn roll_back(pass: &mut Pass<'_>) -> bool {
 /// Writes the labels that are due, and remembers which are astray. One that is back has to settle.
 fn look_at_labels(pass: &mut Pass<'_>, from_wave: u32) -> Standings {
     let standings = labels(pass, from_wave, Some(from_wave));
-    if standings.awaited || !pass.run.astray.is_subset(&standings.astray) {
+    let is_back = !pass.run.astray.is_subset(&standings.astray);
+    if standings.awaited || is_back {
         pass.run.settled_since = None;
     }
+    // Its wave may be over already.
+    pass.run.another_round |= is_back;
     pass.run.astray.clone_from(&standings.astray);
     standings
 }
@@ -81,11 +86,20 @@ fn restart(pass: &mut Pass<'_>, namespaces: &BTreeSet<NamespaceName>, open: bool
     }
     if let Some(wave) = pass.run.wave.checked_sub(1) {
         pass.run.wave = wave;
+    } else if pass.run.another_round {
+        begin_another_round(pass);
     } else {
         pass.run.step = WaveStep::Proven;
         pass.run.soak_since = pass.run.soak_since.max(Some(pass.now));
     }
     true
+}
+
+/// From the last wave once more: what is back already is passed in no time.
+fn begin_another_round(pass: &mut Pass<'_>) {
+    pass.run.another_round = false;
+    pass.run.step = WaveStep::Restart;
+    pass.run.wave = pass.run.rollback.as_ref().map_or(0, |rollback| rollback.from_wave);
 }
 
 /// Nothing may run on the target any more, and no label may lead there.
@@ -94,13 +108,17 @@ fn prove(pass: &mut Pass<'_>) -> bool {
     let counted = pass.snapshot.census.as_ref().and_then(|census| census.taken_at);
     let Some(counted) = counted.filter(|counted| *counted >= begun) else {
         pass.needs.census_since = Some(begun);
-        pass.wait(WaitReason::Observing, None, "counting what still runs on the target");
+        pass.wait_for_count("what still runs on the target");
         return false;
     };
     pass.count_again(counted, begun);
     let revisions = pass.revisions();
     let from_wave = pass.run.rollback.as_ref().map_or(0, |rollback| rollback.from_wave);
     let standings = look_at_labels(pass, from_wave);
+    if pass.run.another_round && !standings.awaited {
+        begin_another_round(pass);
+        return true;
+    }
     let fallen = late_workloads(pass, &revisions.1);
     pass.checks = check::rollback_proof(&CheckInput {
         intent: pass.intent,
@@ -116,13 +134,12 @@ fn prove(pass: &mut Pass<'_>) -> bool {
         .map(|result| format!("{}: {}", result.name, result.message))
         .collect();
     if failed.is_empty() && standings.in_place() {
-        return memory_restored(pass, from_wave) && finish(pass);
+        return all_stand_still(pass, from_wave) && memory_restored(pass, from_wave) && finish(pass);
     }
     if fallen && !standings.awaited {
         // Something of ours still runs there, for example a pod that was created late, or in a namespace whose label was
         // astray: once more through the waves.
-        pass.run.step = WaveStep::Restart;
-        pass.run.wave = from_wave;
+        begin_another_round(pass);
         // This count has been acted on: the next proof needs a newer one.
         pass.run.soak_since = counted.checked_add(jiff::SignedDuration::from_nanos(1)).ok();
         return true;
@@ -146,6 +163,29 @@ fn late_workloads(pass: &Pass<'_>, revision: &Revision) -> bool {
         let front = front_of(pass, wave, &namespaces, true);
         front.members.iter().any(|workload| workloads.contains_key(&workload.reference))
     })
+}
+
+/// Whether no workload that this run restarted is still in rollout; those that are, are named. A wave may have been left with
+/// one that did not get its pods.
+fn all_stand_still(pass: &mut Pass<'_>, from_wave: u32) -> bool {
+    let waves = (0u32..).zip(&pass.plan.waves).take_while(|(index, _)| *index <= from_wave);
+    let planned: BTreeSet<&NamespaceName> = waves.flat_map(|(_, wave)| &wave.namespaces).collect();
+    let ours = format!("{}.{}.", pass.intent.uid, pass.run.counter);
+    let restarted = |workload: &&Workload| {
+        planned.contains(&workload.reference.namespace)
+            && workload.template.restart.as_ref().is_some_and(|stamp| stamp.starts_with(&ours))
+    };
+    let mut unfinished = Vec::new();
+    for workload in pass.snapshot.workloads.values().map(AsRef::as_ref).filter(restarted) {
+        if let Rollout::InProgress(why) | Rollout::Stuck(why) = rollout(workload) {
+            unfinished.push((workload.reference.clone(), why));
+        }
+    }
+    for (workload, why) in &unfinished {
+        let because = format!("{workload} is on {} again and not ready: {why}; repair it", pass.run.source);
+        pass.wait(WaitReason::WorkloadNotReady, about_workload(workload), because);
+    }
+    unfinished.is_empty()
 }
 
 fn finish(pass: &mut Pass<'_>) -> bool {

@@ -10,7 +10,7 @@ use crate::effect::{Effect, Restart};
 use crate::ids::{Revision, WorkloadRef};
 use crate::intent::OnFailure;
 use crate::labels;
-use crate::machine::fill::{fill, rolling_unlisted};
+use crate::machine::fill::{Filled, fill, rolling_unlisted};
 use crate::machine::pass::{Pass, about_workload, after, shown};
 use crate::machine::workload::{
     Patched, Pods, State, explain, of, patched, safe_to_restart, state, stuck_stateful_set,
@@ -48,14 +48,20 @@ pub fn advance(pass: &mut Pass<'_>, front: &Front<'_>) -> bool {
         pass.run.batch_closed_at = Some(pass.now);
     }
     let open = entries.len();
-    let entries = fill(pass, front, &pods, entries);
+    let Filled { entries, waits_for_others } = fill(pass, front, &pods, entries);
     if entries.len() > open {
         pass.run.batches += 1;
     }
-    let done = passable(pass, &entries)
-        && front.members.iter().all(|workload| {
-            is_done(pass, workload, &pods) || entries.iter().any(|entry| entry.workload == workload.reference)
-        });
+    let all_done = front.members.iter().all(|workload| {
+        is_done(pass, workload, &pods) || entries.iter().any(|entry| entry.workload == workload.reference)
+    });
+    let idle = waits_for_others && !front.held && entries.iter().all(|entry| entry.timed_out);
+    let given_up = stands_still(pass, idle) && passes_over(pass);
+    let done = passable(pass, &entries) && (all_done || given_up);
+    pass.run.another_round |= done && !all_done;
+    if done {
+        pass.run.idle_since = None;
+    }
     // In a rollback some of them are of a wave that was passed over.
     pass.needs.pods.extend(entries.iter().map(|entry| entry.workload.namespace.clone()));
     if !entries.is_empty() {
@@ -64,11 +70,40 @@ pub fn advance(pass: &mut Pass<'_>, front: &Front<'_>) -> bool {
     done
 }
 
-/// Whether open restarts let the wave end. In a rollback those that ran into their timeout are passed over, so that one of
-/// them does not keep earlier waves on the target; at its end all must be back.
+/// Whether the wave has stood still for as long as a restart may take: nothing is in rollout by us, and what is left waits for
+/// others (a rollout of its owner, a budget). Then a person is asked.
+fn stands_still(pass: &mut Pass<'_>, idle: bool) -> bool {
+    if !idle {
+        pass.run.idle_since = None;
+        return false;
+    }
+    let since = *pass.run.idle_since.get_or_insert(pass.now);
+    let late = after(since, pass.intent.restart.timeout_seconds);
+    if late > pass.now {
+        pass.wake_at(late);
+        return false;
+    }
+    if let Some(first) =
+        pass.waits.first().filter(|_| !pass.waits.iter().any(|wait| wait.reason.needs_human()))
+    {
+        let because = format!(
+            "the wave has not moved on for {} s: {}",
+            pass.intent.restart.timeout_seconds, first.because
+        );
+        let about = first.about.clone();
+        pass.wait(WaitReason::NoProgress, about, because);
+    }
+    true
+}
+
+/// In a rollback one workload does not keep earlier waves on the target. At its end all must be back.
+fn passes_over(pass: &Pass<'_>) -> bool {
+    pass.run.direction() == Direction::Back && pass.run.wave > 0
+}
+
+/// Whether open restarts let the wave end: in a rollback those that ran into their timeout are passed over.
 fn passable(pass: &Pass<'_>, entries: &[BatchEntry]) -> bool {
-    let pass_over = pass.run.direction() == Direction::Back && pass.run.wave > 0;
-    entries.is_empty() || (pass_over && entries.iter().all(|entry| entry.timed_out))
+    entries.is_empty() || (passes_over(pass) && entries.iter().all(|entry| entry.timed_out))
 }
 
 /// Whether nothing is left to do for a workload. A rollback answers for what the run changed: what was broken before, and
@@ -81,13 +116,17 @@ fn is_done(pass: &Pass<'_>, workload: &Workload, pods: &Pods<'_>) -> bool {
     }
 }
 
-/// Whether a rollback has to bring a workload back: it has pods on the target, or this run restarted it.
+/// Whether a rollback has to bring a workload back: it has pods on the target, this run restarted it, or a pod got no sidecar
+/// since this run began (the webhook that its namespace pointed at was away).
 pub(super) fn is_concerned(pass: &Pass<'_>, workload: &Workload, pods: &Pods<'_>) -> bool {
     let origin = Some(pass.run.origin());
     let on_origin =
         |pod: &&Pod| !pod.finished && pod.proxy.as_ref().and_then(|proxy| proxy.revision.as_ref()) == origin;
     let ours = format!("{}.{}.", pass.intent.uid, pass.run.counter);
-    of(pods, &workload.reference).iter().any(on_origin)
+    // Creation times are whole seconds, rounded down.
+    let since_the_start = |pod: &&Pod| pod.created.map(|created| after(created, 1)) > pass.run.started_at;
+    let lost_its_sidecar = |pod: &&Pod| !pod.finished && pod.proxy.is_none() && since_the_start(pod);
+    of(pods, &workload.reference).iter().any(|pod| on_origin(pod) || lost_its_sidecar(pod))
         || workload.template.restart.as_ref().is_some_and(|stamp| stamp.starts_with(&ours))
 }
 
@@ -138,7 +177,9 @@ fn check_entries(
     pods: &Pods<'_>,
     entries: Vec<BatchEntry>,
 ) -> Vec<BatchEntry> {
+    let back = pass.run.direction() == Direction::Back;
     let mut kept = Vec::new();
+    let mut open = entries.iter().filter(|entry| !entry.timed_out).count();
     let mut budgeted: Vec<WorkloadRef> = entries.iter().map(|entry| entry.workload.clone()).collect();
     budgeted.extend(rolling_unlisted(pass, front, pods, &entries).into_iter().cloned());
     // After a failure nothing new is restarted on the way forward, also what the batch has already.
@@ -167,12 +208,19 @@ fn check_entries(
         if state == State::Done || (astray && at_rest) {
             continue;
         }
+        let mut blocked = false;
         if astray {
             waiting(pass, &entry, workload, &state, pods);
         } else {
-            check_entry(pass, front, pods, &mut entry, workload, &state, budgeted);
+            // In a rollback one that was passed over is taken up again only where the limit has room for it.
+            let room = !back || !entry.timed_out || open < max_open(front);
+            let passed_over = entry.timed_out;
+            blocked = check_entry(pass, front, pods, &mut entry, workload, &state, Turn { budgeted, room });
+            open += usize::from(passed_over && !entry.timed_out);
         }
-        if let Some(since) = time_stands_still(pass, &entry, workload, &state, pods) {
+        // In a rollback what holds back a patch is a reason to pass over the workload.
+        let still = time_stands_still(pass, &entry, workload, &state, pods);
+        if let Some(since) = still.filter(|_| !(back && blocked)) {
             entry.since = since;
         } else {
             time_out(pass, front, pods, &mut entry, &state);
@@ -180,6 +228,11 @@ fn check_entries(
         kept.push(entry);
     }
     kept
+}
+
+/// How many workloads of the front may be in rollout at once.
+pub(super) fn max_open(front: &Front<'_>) -> usize {
+    usize::try_from(front.max_concurrent).unwrap_or(1)
 }
 
 /// The time of a workload does not run before it is patched (a budget is in the way) and while its pods are not known (the
@@ -195,12 +248,20 @@ fn time_stands_still(
     let unpatched =
         || *state == State::Stale && matches!(patched(pass, entry, workload, pods), Patched::NotYet);
     let stands = !entry.timed_out && (*state == State::Unknown || unpatched());
-    let move_on = after(entry.since, pass.intent.restart.timeout_seconds / 2) <= pass.now;
+    let move_on = after(entry.since, (pass.intent.restart.timeout_seconds / 2).max(1)) <= pass.now;
     stands.then_some(if move_on { pass.now } else { entry.since })
 }
 
-/// Patches an entry, or says what it waits for. `budgeted`: what counts against its budgets; `None` when it may not be patched
-/// now.
+/// What an entry of the batch may do now.
+#[derive(Clone, Copy)]
+struct Turn<'a> {
+    /// What counts against its budgets; `None` when it may not be patched.
+    budgeted: Option<&'a [WorkloadRef]>,
+    /// The limit has room for it, if it is to be taken up again.
+    room: bool,
+}
+
+/// Patches an entry, or says what it waits for. Says whether something holds back its patch.
 fn check_entry(
     pass: &mut Pass<'_>,
     front: &Front<'_>,
@@ -208,33 +269,40 @@ fn check_entry(
     entry: &mut BatchEntry,
     workload: &Workload,
     state: &State,
-    budgeted: Option<&[WorkloadRef]>,
-) {
+    turn: Turn<'_>,
+) -> bool {
     let about = about_workload(&entry.workload);
+    let forward = pass.run.direction() == Direction::Forward;
     match (patched(pass, entry, workload, pods), state) {
         (_, State::Unknown) => {
             pass.wait(WaitReason::Observing, about, format!("reading the pods of {}", entry.workload))
         }
         (Patched::NotYet, State::Stale) => {
-            let Some(budgeted) = budgeted.filter(|_| !front.held) else { return };
+            let may = !front.held && turn.room && (!forward || pass.may_start());
+            let Some(budgeted) = turn.budgeted.filter(|_| may) else { return false };
             let others: Vec<&WorkloadRef> =
                 budgeted.iter().filter(|other| **other != entry.workload).collect();
-            if safe_to_restart(pass, workload, pods, &others) {
-                restart(pass, workload);
+            if !safe_to_restart(pass, workload, pods, &others) || restart(pass, workload) {
+                return true;
+            }
+            if !forward && entry.timed_out {
+                (entry.since, entry.timed_out) = (pass.now, false);
             }
         }
-        (Patched::InPlace, State::Stale) if !front.held && came_out_wrong(pass, entry, workload, pods) => {
+        (Patched::InPlace, State::Stale)
+            if !front.held && turn.room && came_out_wrong(pass, entry, workload, pods) =>
+        {
             *pass.run.restart_attempts.entry(attempt_key(&entry.workload)).or_insert(1) += 1;
             (entry.since, entry.timed_out) = (pass.now, false);
             let note = "pods were made from its new template while the label led elsewhere: it is restarted once more";
             pass.event(true, if pass.retry { "RetryAccepted" } else { "RestartRepeated" }, about, note);
         }
         (Patched::Stripped, State::Stale) => {
-            if pass.retry {
+            if pass.retry && turn.room {
                 *pass.run.restart_attempts.entry(attempt_key(&entry.workload)).or_insert(1) += 1;
                 (entry.since, entry.timed_out) = (pass.now, false);
                 pass.event(false, "RetryAccepted", about, "it will be restarted once more");
-                return;
+                return false;
             }
             let owner = who(workload);
             pass.wait(
@@ -252,6 +320,7 @@ fn check_entry(
         }
         (_, state) => waiting(pass, entry, workload, state, pods),
     }
+    false
 }
 
 /// Who may have changed a workload. `managedFields` does not tell who took something away, only who owns the rest.
@@ -335,16 +404,18 @@ pub(super) fn terminating(pass: &mut Pass<'_>, workload: &WorkloadRef, pod: &str
     }
 }
 
-fn restart(pass: &mut Pass<'_>, workload: &Workload) {
+/// Asks for the restart of a workload. Says whether that was refused a moment ago.
+fn restart(pass: &mut Pass<'_>, workload: &Workload) -> bool {
     let stamp = pass.run.restart_stamp(&pass.intent.uid, &workload.reference);
     let because = format!("it has pods that are not on {}", pass.run.destination());
-    pass.note_refusal(About::Workload(workload.reference.clone()), &stamp);
+    let refused = pass.note_refusal(About::Workload(workload.reference.clone()), &stamp);
     pass.effect(Effect::Restart(Restart {
         workload: workload.reference.clone(),
         uid: workload.uid.clone(),
         stamp,
         because,
     }));
+    refused
 }
 
 fn time_out(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, entry: &mut BatchEntry, state: &State) {
@@ -352,6 +423,7 @@ fn time_out(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, entry: &mut
     let refused = pass.snapshot.refused.contains_key(&(About::Workload(entry.workload.clone()), stamp));
     // What is not known is nobody's failure, and a pod that its node does not end is not the workload's.
     let not_its_fault = matches!(state, State::Unknown | State::Terminating(_));
+    let refused = refused && pass.run.direction() == Direction::Forward;
     if front.held || pass.run.held_since.is_some() || refused || not_its_fault {
         return;
     }

@@ -152,7 +152,7 @@ fn counted(pass: &mut Pass<'_>, since: jiff::Timestamp) -> bool {
     let counted = pass.snapshot.census.as_ref().and_then(|census| census.taken_at);
     let Some(counted) = counted.filter(|counted| *counted >= since) else {
         pass.needs.census_since = Some(since);
-        pass.wait(WaitReason::Observing, None, "counting what still refers to the source");
+        pass.wait_for_count("what still refers to the source");
         return false;
     };
     pass.count_again(counted, since);

@@ -1,9 +1,7 @@
 //! Which workloads the batch takes in next, and what keeps them out.
 
-use jiff::Timestamp;
-
 use crate::ids::WorkloadRef;
-use crate::machine::batch::{Front, is_concerned, terminating};
+use crate::machine::batch::{Front, is_concerned, max_open, terminating};
 use crate::machine::pass::{Pass, about_workload, after, shown};
 use crate::machine::workload::{Pods, State, of, only_unready_are_stale, safe_to_restart, state};
 use crate::observed::{Pod, Workload};
@@ -12,13 +10,17 @@ use crate::record::{BatchEntry, Direction};
 use crate::rollout::{Rollout, rollout};
 use crate::wait::WaitReason;
 
+/// The batch after it was filled.
+pub struct Filled {
+    /// Its entries.
+    pub entries: Vec<BatchEntry>,
+    /// A workload of the front is left that cannot be taken in now, for a reason that is not ours: its own rollout, a budget.
+    pub waits_for_others: bool,
+}
+
 /// Opens or refills the batch. Workloads that cannot go now are passed over, and so go last.
-pub fn fill(
-    pass: &mut Pass<'_>,
-    front: &Front<'_>,
-    pods: &Pods<'_>,
-    mut entries: Vec<BatchEntry>,
-) -> Vec<BatchEntry> {
+pub fn fill(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, mut entries: Vec<BatchEntry>) -> Filled {
+    let mut waits_for_others = false;
     let forward = pass.run.direction() == Direction::Forward;
     let failed = entries.iter().filter(|entry| entry.timed_out).count();
     let mut candidates = Vec::new();
@@ -30,7 +32,10 @@ pub fn fill(
             State::Done => {}
             _ if !forward && !is_concerned(pass, workload, pods) => {}
             State::Stale => candidates.push(*workload),
-            other => not_a_candidate(pass, workload, &other, pods),
+            other => {
+                waits_for_others |= !matches!(other, State::Unknown);
+                not_a_candidate(pass, workload, &other, pods);
+            }
         }
     }
     if !forward {
@@ -41,15 +46,16 @@ pub fn fill(
         });
     }
     if front.held || candidates.is_empty() || (forward && failed > 0) || !may_open(pass, &entries) {
-        return entries;
+        return Filled { entries, waits_for_others };
     }
-    let max = usize::try_from(front.max_concurrent).unwrap_or(1);
+    let max = max_open(front);
     for workload in candidates {
         let rolling = rolling_unlisted(pass, front, pods, &entries);
         let others: Vec<&WorkloadRef> =
             rolling.into_iter().filter(|other| **other != workload.reference).collect();
         let listed = if forward { entries.len() } else { entries.len() - failed };
         if listed + others.len() >= max || entries.len() >= crate::record::MAX_BATCH {
+            waits_for_others |= !others.is_empty();
             note_unlisted(pass, &others, &workload.reference);
             break;
         }
@@ -63,9 +69,11 @@ pub fn fill(
                 since: pass.now,
                 timed_out: false,
             });
+        } else {
+            waits_for_others = true;
         }
     }
-    entries
+    Filled { entries, waits_for_others }
 }
 
 fn note_unlisted(pass: &mut Pass<'_>, rolling: &[&WorkloadRef], next: &WorkloadRef) {
@@ -151,24 +159,17 @@ fn settled_rollout(pass: &mut Pass<'_>, workload: &Workload) -> bool {
 }
 
 /// A workload holds up its wave and is not in the batch. Its own controller, or whoever deployed it, gets as long as a restart
-/// may take; then a person is asked.
+/// may take; then, or when its controller gave up, a person is asked.
 fn unready(pass: &mut Pass<'_>, workload: &WorkloadRef, stuck: bool, because: String) {
     let about = about_workload(workload);
-    let late = after(front_begun(pass), pass.intent.restart.timeout_seconds);
-    if pass.run.direction() == Direction::Back || (late > pass.now && !stuck) {
-        pass.wake_at(late);
+    let timeout = pass.intent.restart.timeout_seconds;
+    let late = pass.run.idle_since.is_some_and(|since| after(since, timeout) <= pass.now);
+    let gave_up = stuck && pass.run.idle_since.is_some();
+    if !late && !gave_up {
         return pass.wait(WaitReason::RolloutInProgress, about, because);
     }
     let remedy = format!("{because}; repair it, or scale it to zero until the run is over");
     pass.wait(WaitReason::WorkloadNotReady, about, remedy);
-}
-
-/// Since when the batch could take in the next workload.
-fn front_begun(pass: &Pass<'_>) -> Timestamp {
-    let settled = pass.run.settled_since.map(|since| after(since, pass.intent.settle_seconds));
-    let soaked =
-        pass.run.soak_since.zip(pass.current_wave()).map(|(since, wave)| after(since, wave.soak_seconds));
-    [settled, soaked, pass.run.batch_closed_at].into_iter().flatten().max().unwrap_or(pass.now)
 }
 
 fn not_a_candidate(pass: &mut Pass<'_>, workload: &Workload, state: &State, pods: &Pods<'_>) {

@@ -193,6 +193,15 @@ impl<'a> Pass<'a> {
         self.wake = self.wake.earliest(Wake::At(at));
     }
 
+    /// Notes that a count of the cluster is awaited, and what keeps it from coming.
+    pub fn wait_for_count(&mut self, what: &str) {
+        let because = match &self.snapshot.census_problem {
+            Some(problem) => format!("counting {what}; the last attempt failed: {problem}"),
+            None => format!("counting {what}"),
+        };
+        self.wait(WaitReason::Observing, None, because);
+    }
+
     /// Asks for another count, because the last one proved nothing. The longer this has been so the later: what is waited for
     /// may take a person days, and a count reads the whole cluster.
     pub fn count_again(&mut self, counted: Timestamp, waiting_since: Timestamp) {
@@ -218,6 +227,7 @@ impl<'a> Pass<'a> {
         self.run.held_since = None;
         self.run.settled_since = None;
         self.run.soak_since = None;
+        self.run.idle_since = None;
         self.run.astray.clear();
         self.run.relabel_again.clear();
         self.run.step = WaveStep::Relabel;
@@ -306,6 +316,8 @@ fn new_run(intent: &Intent, counter: u32) -> Run {
         rollback: None,
         held_since: None,
         restart_attempts: std::collections::BTreeMap::new(),
+        idle_since: None,
+        another_round: false,
         astray: std::collections::BTreeSet::new(),
         relabel_again: std::collections::BTreeSet::new(),
         label_attempts: std::collections::BTreeMap::new(),

@@ -106,13 +106,18 @@ pub fn in_place_since(pass: &Pass<'_>, last: u32) -> Timestamp {
     written.map_or(pass.now, |at| at.min(pass.now))
 }
 
+/// The namespaces of the waves up to `last`, each once: with the last of its waves, if it came to the source again.
 fn namespaces_up_to(pass: &Pass<'_>, last: u32) -> Vec<(u32, NamespaceName)> {
-    (0u32..)
-        .zip(&pass.plan.waves)
-        .take_while(|(index, _)| *index <= last)
+    let waves = (0u32..).zip(&pass.plan.waves).take_while(|(index, _)| *index <= last);
+    let mut all: Vec<(u32, NamespaceName)> = waves
         .filter(|(_, wave)| wave.kind != WaveKind::Gateways)
         .flat_map(|(index, wave)| wave.namespaces.iter().map(move |name| (index, name.clone())))
-        .collect()
+        .collect();
+    let mut seen = BTreeSet::new();
+    all.reverse();
+    all.retain(|(_, name)| seen.insert(name.clone()));
+    all.reverse();
+    all
 }
 
 fn label_of(pass: &Pass<'_>, name: &NamespaceName, may_write: bool) -> Label {

@@ -6,7 +6,7 @@ use crate::check::{self, CheckInput};
 use crate::decision::{CheckOutcome, CheckResult};
 use crate::gate;
 use crate::inventory::discover_source;
-use crate::machine::pass::{Pass, pair};
+use crate::machine::pass::{Pass, after, pair};
 use crate::machine::people;
 use crate::machine::phase::{Phase, Trigger};
 use crate::plan::Plan;
@@ -14,6 +14,8 @@ use crate::planning;
 use crate::record::{RollbackCause, Run};
 use crate::wait::WaitReason;
 
+/// How old a count may be that a plan rests on, in seconds.
+const COUNT_MAX_AGE_SECONDS: u32 = 600;
 /// The check that [`crate::check`] cannot run, because it comes before there is a pair of revisions.
 const SOURCE_DISCOVERED: &str = "SourceDiscovered";
 /// The check that holds back a rollback too: two runs at once would write the same labels.
@@ -21,7 +23,13 @@ const NO_OTHER_UPGRADE: &str = "NoOtherUpgrade";
 
 /// Looks at the cluster: source, plan and named checks. Says whether the run may go on.
 fn survey(pass: &mut Pass<'_>) -> bool {
-    pass.needs.census_since = Some(Timestamp::UNIX_EPOCH);
+    let counted = pass.snapshot.census.as_ref().and_then(|census| census.taken_at);
+    let due = counted.map_or(Timestamp::UNIX_EPOCH, |counted| after(counted, COUNT_MAX_AGE_SECONDS));
+    if due <= pass.now {
+        pass.needs.census_since = Some(counted.map_or(due, |counted| after(counted, 1)));
+    } else {
+        pass.wake_at(due);
+    }
     if pass.surveyed {
         return check::failed(&pass.checks).is_empty();
     }
@@ -59,11 +67,22 @@ fn survey(pass: &mut Pass<'_>) -> bool {
     check::failed(&pass.checks).is_empty()
 }
 
+/// Whether the proxies of the cluster were counted a short time ago: the plan lists what is not restarted, and the scope rests on
+/// it too. Otherwise that is awaited.
+fn counted_lately(pass: &mut Pass<'_>) -> bool {
+    let counted = pass.snapshot.census.as_ref().and_then(|census| census.taken_at);
+    let lately = counted.is_some_and(|counted| after(counted, COUNT_MAX_AGE_SECONDS) > pass.now);
+    if !lately {
+        pass.wait_for_count("the proxies of the cluster");
+    }
+    lately
+}
+
 /// Runs the named checks; nothing is written.
 pub fn preflight(pass: &mut Pass<'_>) -> bool {
     let passed = survey(pass);
     if pass.snapshot.census.is_none() {
-        pass.wait(WaitReason::Observing, None, "counting the proxies of the cluster");
+        pass.wait_for_count("the proxies of the cluster");
         return false;
     }
     let alone = !pass
@@ -98,6 +117,11 @@ fn roll_back_before_the_start(pass: &mut Pass<'_>) -> bool {
 
 /// Publishes the plan; nothing is written.
 pub fn planned(pass: &mut Pass<'_>) -> bool {
+    if pass.snapshot.census.is_none() {
+        // After a restart of the operator. Without a count the plan would be another one.
+        pass.needs.census_since = Some(Timestamp::UNIX_EPOCH);
+        return counted_lately(pass);
+    }
     if !survey(pass) {
         return pass.go(Trigger::PreflightFailed);
     }
@@ -125,6 +149,10 @@ pub fn planned(pass: &mut Pass<'_>) -> bool {
 
 /// Waits for the target's control plane, then freezes the plan.
 pub fn control_plane(pass: &mut Pass<'_>) -> bool {
+    if pass.snapshot.census.is_none() {
+        pass.needs.census_since = Some(Timestamp::UNIX_EPOCH);
+        return counted_lately(pass);
+    }
     if !survey(pass) {
         return pass.go(Trigger::PreflightFailed);
     }
@@ -137,6 +165,9 @@ pub fn control_plane(pass: &mut Pass<'_>) -> bool {
     let target = pass.run.target.clone();
     if let Some(wait) = gate::control_plane(pass.snapshot, &pass.intent.istio_namespace, &target) {
         pass.waits.push(wait);
+        return false;
+    }
+    if !counted_lately(pass) {
         return false;
     }
     freeze(pass);

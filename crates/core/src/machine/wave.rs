@@ -142,7 +142,8 @@ pub fn soak(pass: &mut Pass<'_>) -> bool {
         pass.wake_at(until);
         return false;
     }
-    if !pass.may_start() {
+    // What was opened at the end of a soak is watched until it is over.
+    if pass.run.batch.is_none() && !pass.may_start() {
         return false;
     }
     let target = pass.run.target.clone();
