@@ -206,8 +206,7 @@ fn on_request(world: &mut World, action: &Action) {
         Action::Approve(wave) => {
             let record = &world.upgrade.record;
             let shown = record.plan.as_ref().zip(record.run.as_ref());
-            let plan_digest =
-                shown.map_or_else(String::new, |(plan, run)| digest(plan, &run.source, &run.target));
+            let plan_digest = shown.map_or_else(String::new, |(plan, run)| digest(plan, run));
             let through_wave = (*wave).to_owned();
             let approval = intent::ApprovalIntent { through_wave, plan_digest };
             world.edit_intent(|intent| intent.approval = Some(approval));

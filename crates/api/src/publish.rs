@@ -26,7 +26,7 @@ pub fn publish_status(
     let before = previous.map_or(&[][..], |status| &status.conditions);
     let blocked: Vec<Blocked> = view.blocked.iter().take(limits::BLOCKED).map(Blocked::from).collect();
     let plan_digest = match (&record.plan, &record.run) {
-        (Some(plan), Some(run)) => Some(digest(plan, &run.source, &run.target)),
+        (Some(plan), Some(run)) => Some(digest(plan, run)),
         _ => None,
     };
     MeshUpgradeStatus {

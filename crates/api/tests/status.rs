@@ -8,7 +8,7 @@ use meshupgrade_core::conditions::{ConditionStatus, ConditionType, Conditions};
 use meshupgrade_core::decision::{
     About, ActionOffer, CheckOutcome, CheckResult, Decision, Needs, View, Wake,
 };
-use meshupgrade_core::ids::{NamespaceName, Revision, WorkloadKind, WorkloadRef};
+use meshupgrade_core::ids::{NamespaceName, WorkloadKind, WorkloadRef};
 use meshupgrade_core::intent::Verb;
 use meshupgrade_core::machine::phase::Phase;
 use meshupgrade_core::plan::{Plan, PlannedWave, WaveKind};
@@ -199,15 +199,20 @@ fn lists_and_messages_stay_within_the_schema() {
 }
 
 fn digest(plan: &Plan) -> String {
-    meshupgrade_core::planning::digest(plan, &Revision::from("a"), &Revision::from("b"))
+    meshupgrade_core::planning::digest(plan, &Run { counter: 1, ..run() })
 }
 
 /// A published digest must mean the same in every later version: this value never changes.
 #[test]
 fn digest_is_stable() {
     assert_eq!(digest(&plan()), GOLDEN);
-    let status = publish_status(None, &decision(), 2, start());
+    let mut decision = decision();
+    decision.record.run.as_mut().unwrap().counter = 1;
+    let status = publish_status(None, &decision, 2, start());
     assert_eq!(status.plan_digest.as_deref(), Some(GOLDEN));
+    // What was approved for one run says nothing about the next.
+    decision.record.run.as_mut().unwrap().counter = 2;
+    assert_ne!(publish_status(None, &decision, 2, start()).plan_digest.as_deref(), Some(GOLDEN));
 }
 
 const GOLDEN: &str = "sha256:09d0f53544a5a4198e68b4025870c395d560628a15433ddad6bb47df5c9a3afd";

@@ -78,6 +78,10 @@ impl From<CallError> for Outcome {
             CallError::Conflict(_) => Self::Conflict,
             CallError::NotFound(_) => Self::Gone,
             CallError::Refused(message) | CallError::Owned(message) => Self::Refused(message),
+            // Admission comes before storage: nothing was written. The words are those of the API server.
+            CallError::Server { message, .. } if message.contains("failed calling webhook") => {
+                Self::Refused(message)
+            }
             error @ (CallError::Timeout(_) | CallError::Server { .. } | CallError::Transport(_)) => {
                 Self::Unknown(error.to_string())
             }
@@ -371,5 +375,7 @@ mod tests {
         assert_eq!(outcome(CallError::Owned("x".into())), "refused");
         assert_eq!(outcome(CallError::Timeout(Duration::from_secs(1))), "unknown");
         assert_eq!(outcome(CallError::Server { code: 500, message: "x".into() }), "unknown");
+        let webhook = "Internal error occurred: failed calling webhook \"policy.example\": no endpoints";
+        assert_eq!(outcome(CallError::Server { code: 500, message: webhook.into() }), "refused");
     }
 }

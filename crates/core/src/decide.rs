@@ -155,6 +155,8 @@ fn enforce(
 #[cfg(test)]
 mod forward_tests;
 #[cfg(test)]
+mod people_tests;
+#[cfg(test)]
 mod rollback_tests;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest, Sha256};
 
 use crate::census::is_gateway_api;
-use crate::ids::{NamespaceName, Revision};
+use crate::ids::NamespaceName;
 use crate::injection::{Injection, injection};
 use crate::intent::{Intent, WaveSelect};
 use crate::inventory::{
@@ -14,7 +14,7 @@ use crate::inventory::{
 use crate::labels;
 use crate::observed::{Namespace, Snapshot};
 use crate::plan::{LeftNamespace, MAX_EXCEPTIONS, NotRestarted, Plan, PlannedWave, Unrestartable, WaveKind};
-use crate::record::MAX_BATCH;
+use crate::record::{MAX_BATCH, Run};
 
 /// Name of the wave that takes what appears after the plan was frozen.
 pub const STRAGGLERS: &str = "stragglers";
@@ -71,8 +71,9 @@ pub fn make(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>) -> Planning {
 
 /// What an approval is given for: a digest over source, target, injection mode, and which declared wave has which
 /// namespaces, as JSON without spaces. Counts of workloads are left out, and so are the waves that the operator appends:
-/// they come and go with ordinary life, which must not void an approval.
-pub fn digest(plan: &Plan, source: &Revision, target: &Revision) -> String {
+/// they come and go with ordinary life, which must not void an approval. From the second run of an object on its number is part
+/// of it: what was approved for one run says nothing about the next.
+pub fn digest(plan: &Plan, run: &Run) -> String {
     // Names of Kubernetes objects and of waves have no character that JSON would escape.
     let list = |items: Vec<String>| format!("[{}]", items.join(","));
     let quoted = |text: &str| format!("\"{text}\"");
@@ -82,8 +83,10 @@ pub fn digest(plan: &Plan, source: &Revision, target: &Revision) -> String {
         list(vec![quoted(&wave.name), list(namespaces)])
     });
     let waves = list(waves.collect());
-    let content =
-        list(vec![quoted(source.as_str()), quoted(target.as_str()), quoted("NamespaceLabel"), waves]);
+    let (source, target) = (quoted(run.source.as_str()), quoted(run.target.as_str()));
+    let number = (run.counter > 1).then(|| run.counter.to_string());
+    let parts = [source, target, quoted("NamespaceLabel"), waves].into_iter().chain(number);
+    let content = list(parts.collect());
     format!("sha256:{:x}", Sha256::digest(content))
 }
 

@@ -207,3 +207,38 @@ fn skipped_checks_of_the_completion_do_not_replace_the_proof() {
     assert_eq!(run(&decision).phase, Phase::RollingBack);
     assert!(reasons(&decision).contains(&WaitReason::RevisionInUse));
 }
+
+/// At wave 0 something that ran into its timeout is still open: what was passed over elsewhere has its next round all the same.
+#[test]
+fn one_that_stays_broken_does_not_keep_what_was_passed_over() {
+    let mut mesh = mesh();
+    mesh.snapshot.pods.remove(&"pay".into());
+    pod(&mut mesh, "pay", "c", SOURCE, |_| {});
+    for name in ["a", "b"] {
+        app(&mut mesh, "shop", name, |_| {});
+        pod(&mut mesh, "shop", name, TARGET, |_| {});
+    }
+    let entries = [entry("shop", "a", "1970-01-01T00:00:00Z", true)];
+    mesh.snapshot.workloads.remove(&reference("pay", "x"));
+    let write = (About::Workload(reference("shop", "a")), "u.1.back.1".to_owned());
+    mesh.snapshot.refused.insert(write, "no".to_owned());
+    let more = json!({"anotherRound": true, "batches": 1, "batch": {"number": 1, "entries": entries}});
+    let decisions = at_seconds(&mesh, going_back(&mesh, 0, &more), &[5000, 5001, 5002]);
+    let last = decisions.last().unwrap();
+    let batch = run(last).batch.as_ref().unwrap();
+    assert!(batch.entries.iter().any(|entry| entry.workload == reference("shop", "b")), "{batch:?}");
+}
+
+#[test]
+fn a_pod_on_a_silent_node_is_passed_over() {
+    let mut mesh = mesh();
+    let stamp = Some("u.1.back.1".to_owned());
+    app(&mut mesh, "shop", "a", |workload| workload.template.restart.clone_from(&stamp));
+    pod(&mut mesh, "shop", "a", SOURCE, |pod| pod.restart.clone_from(&stamp));
+    pod(&mut mesh, "shop", "a", TARGET, |pod| (pod.deletion, pod.name) = (Some(at(50)), "a-h-2".to_owned()));
+    let entries = [entry("shop", "a", "1970-01-01T00:00:00Z", false)];
+    let more = json!({"batches": 1, "batch": {"number": 1, "entries": entries}});
+    let decisions = at_seconds(&mesh, going_back(&mesh, 1, &more), &[100, 601, 602]);
+    assert!(reasons(&decisions[0]).contains(&WaitReason::PodTerminating));
+    assert_eq!(run(decisions.last().unwrap()).wave, 0);
+}

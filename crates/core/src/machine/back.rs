@@ -6,7 +6,7 @@ use crate::check::{self, CheckInput};
 use crate::gate;
 use crate::ids::{NamespaceName, Revision};
 use crate::machine::batch;
-use crate::machine::pass::{Pass, about_workload};
+use crate::machine::pass::{Pass, about_workload, after};
 use crate::machine::phase::Trigger;
 use crate::machine::relabel::{Standings, in_place_since, labels, memory_restored};
 use crate::machine::wave::{front_of, settle_time_is_over};
@@ -181,9 +181,20 @@ fn all_stand_still(pass: &mut Pass<'_>, from_wave: u32) -> bool {
             unfinished.push((workload.reference.clone(), why));
         }
     }
+    // An autoscaler or a drain may just be at work.
+    let since = pass.run.soak_since.unwrap_or(pass.now);
+    let late = after(since, pass.intent.restart.timeout_seconds);
+    if !unfinished.is_empty() && late > pass.now {
+        pass.wake_at(late);
+    }
     for (workload, why) in &unfinished {
-        let because = format!("{workload} is on {} again and not ready: {why}; repair it", pass.run.source);
-        pass.wait(WaitReason::WorkloadNotReady, about_workload(workload), because);
+        let because = format!("{workload} is on {} again and not ready: {why}", pass.run.source);
+        if late > pass.now {
+            pass.wait(WaitReason::RolloutInProgress, about_workload(workload), because);
+        } else {
+            let because = format!("{because}; repair it");
+            pass.wait(WaitReason::WorkloadNotReady, about_workload(workload), because);
+        }
     }
     unfinished.is_empty()
 }

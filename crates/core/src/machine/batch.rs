@@ -96,9 +96,10 @@ fn stands_still(pass: &mut Pass<'_>, idle: bool) -> bool {
     true
 }
 
-/// In a rollback one workload does not keep earlier waves on the target. At its end all must be back.
+/// In a rollback one workload does not keep earlier waves on the target, nor what was passed over before from its next round.
+/// At its end all must be back.
 fn passes_over(pass: &Pass<'_>) -> bool {
-    pass.run.direction() == Direction::Back && pass.run.wave > 0
+    pass.run.direction() == Direction::Back && (pass.run.wave > 0 || pass.run.another_round)
 }
 
 /// Whether open restarts let the wave end: in a rollback those that ran into their timeout are passed over.
@@ -421,8 +422,11 @@ fn restart(pass: &mut Pass<'_>, workload: &Workload) -> bool {
 fn time_out(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, entry: &mut BatchEntry, state: &State) {
     let stamp = pass.run.restart_stamp(&pass.intent.uid, &entry.workload);
     let refused = pass.snapshot.refused.contains_key(&(About::Workload(entry.workload.clone()), stamp));
-    // What is not known is nobody's failure, and a pod that its node does not end is not the workload's.
-    let not_its_fault = matches!(state, State::Unknown | State::Terminating(_));
+    // What is not known is nobody's failure, and a pod that its node does not end is not the workload's. A rollback passes it
+    // over all the same.
+    let forward = pass.run.direction() == Direction::Forward;
+    let not_its_fault =
+        matches!(state, State::Unknown) || (forward && matches!(state, State::Terminating(_)));
     let refused = refused && pass.run.direction() == Direction::Forward;
     if front.held || pass.run.held_since.is_some() || refused || not_its_fault {
         return;

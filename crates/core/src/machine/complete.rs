@@ -169,8 +169,13 @@ fn accepted(pass: &mut Pass<'_>) -> bool {
     if gate::is_gone(pass.snapshot, &source) {
         return finish(pass, "the old control plane is gone");
     }
-    if pass.intent.suspend {
-        pass.wait(WaitReason::Suspended, None, "spec.suspend is set: completion waits");
+    if pass.intent.suspend || pass.run.paused {
+        let (reason, how) = if pass.intent.suspend {
+            (WaitReason::Suspended, "spec.suspend is set")
+        } else {
+            (WaitReason::Paused, "paused by annotation")
+        };
+        pass.wait(reason, None, format!("{how}: completion waits"));
         return false;
     }
     let command = format!(

@@ -30,7 +30,7 @@ pub fn fill(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, mut entries
         }
         match state(pass, workload, pods, pass.run.destination()) {
             State::Done => {}
-            _ if !forward && !is_concerned(pass, workload, pods) => {}
+            ref state if !forward && *state != State::Unknown && !is_concerned(pass, workload, pods) => {}
             State::Stale => candidates.push(*workload),
             other => {
                 waits_for_others |= !matches!(other, State::Unknown);

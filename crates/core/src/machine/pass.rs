@@ -71,7 +71,10 @@ impl<'a> Pass<'a> {
             needs: Needs::default(),
         };
         if pass.run.started_at.is_none() && !pass.run.phase.is_over() {
-            // Nothing is written yet: the spec may still change everything.
+            // Nothing is written yet: the spec may still change everything, and what was approved is void then.
+            if pass.run.target != intent.target {
+                pass.run.approved_waves = 0;
+            }
             pass.run.target = intent.target.clone();
             pass.run.run_id.clone_from(&intent.run_id);
         }
@@ -211,6 +214,9 @@ impl<'a> Pass<'a> {
         if due > self.now {
             self.wake_at(due);
         } else {
+            if self.snapshot.census_problem.is_some() {
+                self.wait_for_count("once more");
+            }
             // Anything that began after the last one will do.
             self.needs.census_since = counted.checked_add(SignedDuration::from_nanos(1)).ok();
         }

@@ -17,10 +17,12 @@ use crate::wait::WaitReason;
 /// Bytes of the digest that make an id.
 const ID_BYTES: usize = 4;
 
-/// Acts on the annotation if its value was not acted on yet.
+/// Acts on the annotation if its value is offered, and says once that it is not.
 pub fn act(pass: &mut Pass<'_>) {
     let Some(action) = pass.intent.action.clone() else { return };
-    if pass.run.handled_action.as_ref() == Some(&action.value) {
+    // What is offered (again) is acted on: no action leaves its own offer standing. What is not is answered once.
+    let offered = offers(pass).iter().any(|offer| offer.value == action.value);
+    if !offered && pass.run.handled_action.as_ref() == Some(&action.value) {
         return;
     }
     pass.run.handled_action = Some(action.value.clone());
@@ -67,14 +69,16 @@ pub fn offers(pass: &Pass<'_>) -> Vec<ActionOffer> {
     };
     let id = |parts: &[&str]| id(intent, run, parts);
     if let Some(wave) = waiting_wave(pass) {
-        let digest = planning::digest(&pass.plan, &run.source, &run.target);
+        let digest = planning::digest(&pass.plan, run);
         offer(Verb::Approve, id(&["wave", &wave.name, &digest]), format!("wave {:?} begins", wave.name));
     }
     if run.phase == Phase::Completing
         && intent.completion.mode == CompletionMode::Manual
         && !run.completion_approved
+        && run.source != run.target
     {
-        offer(Verb::Approve, id(&["completion"]), format!("{} may be removed", run.source));
+        let what = format!("once every check has passed, status says how to remove {}", run.source);
+        offer(Verb::Approve, id(&["completion"]), what);
     }
     if pass.started() && run.rollback.is_none() {
         if run.paused {
@@ -126,14 +130,14 @@ pub fn is_approved(intent: &Intent, run: &Run, plan: &Plan, index: u32) -> bool 
     let Some(approval) = &intent.approval else { return false };
     let through = plan.waves.iter().position(|wave| wave.name == approval.through_wave);
     let own = plan.waves.iter().position(|other| other.name == wave.name);
-    approval.plan_digest == planning::digest(plan, &run.source, &run.target) && own <= through
+    approval.plan_digest == planning::digest(plan, run) && own <= through
 }
 
 /// Whether the wave in work may begin as far as people are concerned; otherwise what it waits for is noted.
 pub fn may_begin(pass: &mut Pass<'_>) -> bool {
     let Some(wave) = waiting_wave(pass) else { return true };
     let name = wave.name.clone();
-    let digest = planning::digest(&pass.plan, &pass.run.source, &pass.run.target);
+    let digest = planning::digest(&pass.plan, &pass.run);
     let value = offers(pass).into_iter().find(|offer| offer.verb == Verb::Approve).map(|offer| offer.value);
     let stale = pass
         .intent

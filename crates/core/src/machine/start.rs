@@ -9,9 +9,8 @@ use crate::inventory::discover_source;
 use crate::machine::pass::{Pass, after, pair};
 use crate::machine::people;
 use crate::machine::phase::{Phase, Trigger};
-use crate::plan::Plan;
 use crate::planning;
-use crate::record::{RollbackCause, Run};
+use crate::record::RollbackCause;
 use crate::wait::WaitReason;
 
 /// How old a count may be that a plan rests on, in seconds.
@@ -40,12 +39,17 @@ fn survey(pass: &mut Pass<'_>) -> bool {
             return false;
         }
         // Nothing is on another revision: the run has nothing to move, and ends as soon as the target is there.
-        Ok(source) => pass.run.source = source.unwrap_or_else(|| pass.run.target.clone()),
+        Ok(source) => {
+            let source = source.unwrap_or_else(|| pass.run.target.clone());
+            if source != pass.run.source {
+                pass.run.approved_waves = 0;
+            }
+            pass.run.source = source;
+        }
     }
     let revisions = pass.revisions();
     let planning = planning::make(pass.intent, pass.snapshot, pair(&revisions));
-    let digest = |plan: &Plan, run: &Run| planning::digest(plan, &run.source, &run.target);
-    if digest(&planning.plan, &pass.run) != digest(&pass.plan, &pass.run) {
+    if planning::digest(&planning.plan, &pass.run) != planning::digest(&pass.plan, &pass.run) {
         // What was approved is not what would be done.
         pass.run.approved_waves = 0;
     }

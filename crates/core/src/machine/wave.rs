@@ -44,6 +44,8 @@ fn relabel(pass: &mut Pass<'_>, open: bool) -> bool {
     if !open || !labels_in_place(pass, wave, Some(wave)) {
         return false;
     }
+    // It has begun: an approval that goes away later changes nothing.
+    pass.run.approved_waves = pass.run.approved_waves.max(wave.saturating_add(1));
     pass.run.step = WaveStep::Settle;
     pass.run.settled_since = Some(in_place_since(pass, wave));
     true
