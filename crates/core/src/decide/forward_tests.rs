@@ -192,4 +192,6 @@ fn a_third_target_in_mid_run_changes_nothing() {
     let record = stored(&mesh, Phase::Migrating, &json!({}));
     let decision = decide(at(100), &mesh.intent, &record, &mesh.snapshot);
     assert_eq!((run(&decision).source.as_str(), run(&decision).target.as_str()), (SOURCE, TARGET));
+    let caught = decision.view.blocked.iter().any(|wait| wait.reason == WaitReason::InvariantViolated);
+    assert!(!caught, "only the invariant held it: {}", decision.view.message);
 }

@@ -55,11 +55,13 @@ fn an_approval_does_not_hold_for_another_target() {
 fn a_value_that_was_ignored_counts_when_it_is_offered() {
     let (mut mesh, decision) = asked();
     let value = offered(&decision, Verb::Approve).unwrap();
-    say(&mut mesh, &value);
-    // A check fails just when it is said.
+    // A check fails when it is said.
     mesh.plane(SOURCE, |plane| plane.injector_config = false);
-    let ignored = decide(at(1), &mesh.intent, &decision.record, &mesh.snapshot);
-    assert_eq!(run(&ignored).phase, Phase::Preflight);
+    let failing = decide(at(1), &mesh.intent, &decision.record, &mesh.snapshot);
+    assert_eq!(run(&failing).phase, Phase::Preflight);
+    say(&mut mesh, &value);
+    let ignored = decide(at(1), &mesh.intent, &failing.record, &mesh.snapshot);
+    assert_eq!(events(&ignored), ["ActionIgnored"]);
     mesh.plane(SOURCE, |plane| plane.injector_config = true);
     let mut decision = decide(at(2), &mesh.intent, &ignored.record, &mesh.snapshot);
     decision = decide(at(3), &mesh.intent, &decision.record, &mesh.snapshot);
