@@ -329,6 +329,7 @@ impl Operator {
             applied: self.ledger.clone(),
             refused: self.refused.clone(),
             operator: None,
+            answers: BTreeMap::new(),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::effect::Effect;
 use crate::ids::{NamespaceName, WorkloadRef};
 use crate::intent::Verb;
 use crate::machine::phase::Phase;
+use crate::measure::Query;
 use crate::record::Record;
 use crate::wait::Wait;
 
@@ -63,6 +64,8 @@ pub struct Needs {
     pub pods: BTreeSet<NamespaceName>,
     /// A census that began no earlier than this.
     pub census_since: Option<Timestamp>,
+    /// Queries of metric sources whose answers are needed. An answer is kept for as long as its query is listed here.
+    pub queries: BTreeSet<Query>,
 }
 
 /// What is published for people and for other tools. Derived each time, never read back.

@@ -17,6 +17,7 @@ pub mod invariant;
 pub mod inventory;
 pub mod labels;
 pub mod machine;
+pub mod measure;
 pub mod observed;
 pub mod plan;
 pub mod planning;

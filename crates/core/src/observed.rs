@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::census::Census;
 use crate::decision::About;
 use crate::ids::{NamespaceName, Revision, Uid, WorkloadRef};
+use crate::measure::{Answer, Query};
 use crate::selector::LabelSelector;
 
 /// Labels or annotations of an object.
@@ -44,6 +45,8 @@ pub struct Snapshot {
     pub refused: BTreeMap<(About, String), String>,
     /// The operator's own workload, which is restarted last.
     pub operator: Option<WorkloadRef>,
+    /// Answers to the queries of [`crate::decision::Needs::queries`]. One that is missing here is still on its way.
+    pub answers: BTreeMap<Query, Answer>,
 }
 
 /// A `MutatingWebhookConfiguration` that has entries of Istio's sidecar injector.

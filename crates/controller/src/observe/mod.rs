@@ -147,6 +147,7 @@ impl Stores {
             applied: BTreeMap::new(),
             refused: BTreeMap::new(),
             operator: None,
+            answers: BTreeMap::new(),
         }
     }
 }
