@@ -11,6 +11,7 @@ use meshupgrade_core::observed::{OtherUpgrade, Strategy};
 use meshupgrade_core::planning::digest;
 use meshupgrade_core::record::Record;
 
+use crate::neighbours::telemetry::Source;
 use crate::neighbours::{gitops, nodes, people, planes};
 use crate::world::build::{KUBECTL, OLD};
 use crate::world::views::Kind;
@@ -93,6 +94,12 @@ pub enum Action {
     Strand(WorkloadRef),
     /// All silent nodes return.
     HealNodes,
+    /// A metric source changes.
+    Telemetry(Source),
+    /// From now on requests of a workload fail on a revision.
+    Ail(WorkloadRef, &'static str),
+    /// No requests fail any more.
+    Soothe,
 }
 
 /// Does it, and notes it.
@@ -149,6 +156,11 @@ pub fn act(world: &mut World, action: Action) {
             }
         }
         Action::HealNodes => nodes::heal(world),
+        Action::Telemetry(source) => world.telemetry.source = source,
+        Action::Ail(workload, revision) => {
+            world.telemetry.ailing.insert((workload, Revision::from(revision)));
+        }
+        Action::Soothe => world.telemetry.ailing.clear(),
     }
 }
 
@@ -325,6 +337,9 @@ impl fmt::Display for Action {
             Self::Unrefer => write!(f, "removes the EnvoyFilter"),
             Self::Strand(workload) => write!(f, "loses the node of a pod of {workload}"),
             Self::HealNodes => write!(f, "brings the nodes back"),
+            Self::Telemetry(source) => write!(f, "sets the metric source to {source:?}"),
+            Self::Ail(workload, revision) => write!(f, "lets requests of {workload} fail on {revision}"),
+            Self::Soothe => write!(f, "mends all requests"),
         }
     }
 }

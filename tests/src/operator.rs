@@ -13,9 +13,11 @@ use meshupgrade_core::decide;
 use meshupgrade_core::decision::{About, Decision, Needs, Wake};
 use meshupgrade_core::effect::Effect;
 use meshupgrade_core::ids::{NamespaceName, Uid, WorkloadRef};
+use meshupgrade_core::measure::{Answer, Query};
 use meshupgrade_core::observed::{Namespace, Snapshot, Workload};
 
 use crate::faults::{Fault, Faults};
+use crate::neighbours::telemetry;
 use crate::rng::Rng;
 use crate::world::history::{Happening, Seen};
 use crate::world::views::{Kind, Versions, Views};
@@ -44,6 +46,8 @@ pub struct Operator {
     needs: Needs,
     synced: BTreeSet<NamespaceName>,
     census: Option<Arc<Census>>,
+    /// What metric sources answered.
+    measured: BTreeMap<Query, Answer>,
     work: Option<Work>,
     wake: Wake,
     /// Something that it watches changed since its last decision.
@@ -100,6 +104,7 @@ impl Default for Operator {
             needs: Needs::default(),
             synced: BTreeSet::new(),
             census: None,
+            measured: BTreeMap::new(),
             work: None,
             wake: Wake::Again,
             dirty: true,
@@ -231,6 +236,7 @@ impl Operator {
         }
         self.sync_pods(around.rng);
         self.count(around.world);
+        self.measure(around.world, around.rng);
     }
 
     /// Reads the object. What is known belongs to one uid: another object begins from nothing.
@@ -265,6 +271,19 @@ impl Operator {
     fn count(&mut self, world: &World) {
         if self.counts_at().is_some_and(|since| since <= world.now) {
             self.census = Some(Arc::new(crate::census::take(world)));
+            self.dirty = true;
+        }
+    }
+
+    /// Asks metric sources what the last decision wants to know; answers come one by one.
+    fn measure(&mut self, world: &World, rng: &mut Rng) {
+        let wanted = &self.needs.queries;
+        self.measured.retain(|query, _| wanted.contains(query));
+        let missing: Vec<Query> =
+            wanted.iter().filter(|query| !self.measured.contains_key(*query)).cloned().collect();
+        for query in rng.part(missing) {
+            let answer = telemetry::answer(world, &query);
+            self.measured.insert(query, answer);
             self.dirty = true;
         }
     }
@@ -329,7 +348,7 @@ impl Operator {
             applied: self.ledger.clone(),
             refused: self.refused.clone(),
             operator: None,
-            answers: BTreeMap::new(),
+            answers: self.measured.clone(),
         }
     }
 

@@ -9,6 +9,7 @@ use meshupgrade_core::observed::IntOrPercent;
 use meshupgrade_core::selector::{LabelSelector, Operator, Requirement};
 
 use crate::FieldError;
+use crate::analysis;
 use crate::limits;
 use crate::spec::{
     Budgets, CompletionMode, MeshUpgrade, NamespaceSelector, OnFailure, RollbackControlPlane,
@@ -42,7 +43,11 @@ impl MeshUpgrade {
                 timeout_seconds: spec.restart.timeout_seconds,
                 pause_seconds: spec.restart.pause_seconds,
                 respect_budgets: spec.restart.budgets == Budgets::Respect,
+                grace_seconds: spec.restart.grace_seconds,
+                max_failed_workloads: spec.restart.max_failed_workloads,
+                progress_deadline_seconds: spec.restart.progress_deadline_seconds,
             },
+            analysis: analysis::intent(&spec.analysis),
             windows: windows(spec.windows.as_deref())?,
             suspend: spec.suspend,
             plan_only: spec.plan_only,
@@ -82,6 +87,7 @@ fn waves(waves: Option<&[WaveSpec]>) -> Result<Vec<WaveIntent>, Vec<FieldError>>
             max_concurrent_workloads: IntOrPercent::Int(1),
             soak_seconds: 0,
             approval: false,
+            analysis: None,
         }]);
     };
     waves
@@ -98,6 +104,7 @@ fn waves(waves: Option<&[WaveSpec]>) -> Result<Vec<WaveIntent>, Vec<FieldError>>
                 max_concurrent_workloads,
                 soak_seconds: wave.soak_seconds,
                 approval: wave.approval == WaveApproval::Required,
+                analysis: wave.analysis.as_ref().map(analysis::intent),
             })
         })
         .collect()

@@ -25,6 +25,18 @@ pub const TIMEOUT_SECONDS: u32 = 86_400;
 /// Longest settle time of a label, in seconds: an hour.
 pub const SETTLE_SECONDS: u32 = 3_600;
 
+/// Most metrics of a list.
+pub const METRICS: usize = 8;
+/// Longest query, in characters.
+pub const QUERY: usize = 2048;
+/// Longest window, interval and age of a metric, in seconds: a day.
+pub const METRIC_SECONDS: u32 = 86_400;
+/// Most measurements that are asked for or tolerated.
+pub const MEASUREMENTS: u32 = 100;
+/// Most samples that a value may be asked to rest on.
+pub const SAMPLES: u32 = 1_000_000_000;
+/// Longest decimal number, with its sign and `%`.
+pub const DECIMAL: usize = 18;
 /// Length of a digest.
 pub const DIGEST: usize = 71;
 /// Most rows of `status.actions`.
@@ -49,5 +61,9 @@ pub const LABEL_VALUE_PATTERN: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])
 pub const TIME_PATTERN: &str = "^([01][0-9]|2[0-3]):[0-5][0-9]$";
 /// The digest of a plan.
 pub const DIGEST_PATTERN: &str = "^sha256:[0-9a-f]{64}$";
+/// A decimal number.
+pub const DECIMAL_PATTERN: &str = "^-?[0-9]{1,9}([.][0-9]{1,6})?$";
+/// A decimal number that is not negative, or a share.
+pub const CHANGE_PATTERN: &str = "^[0-9]{1,9}([.][0-9]{1,6})?%?$";
 /// A share from 1% to 100%.
 pub const PERCENT_PATTERN: &str = "^([1-9][0-9]?|100)%$";

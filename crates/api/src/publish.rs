@@ -40,6 +40,7 @@ pub fn publish_status(
         conditions: merged_conditions(before, &view.conditions, generation, now),
         checks: checks(previous, decision),
         blocked,
+        analysis: record.samples.clone(),
         plan: record.plan.clone(),
         plan_digest,
         actions: view.actions.iter().map(Offer::from).collect(),

@@ -85,6 +85,45 @@ pub const APPROVED_WAVE: Rule = Rule {
     message: "must be the name of a wave in spec.waves",
 };
 
+/// Rules of one metric.
+pub const METRIC: [Rule; 4] = [
+    Rule {
+        field: "",
+        rule: "has(self.builtin) != has(self.query)",
+        message: "exactly one of builtin and query must be set",
+    },
+    Rule {
+        field: ".samplesQuery",
+        rule: "!has(self.samplesQuery) || has(self.query)",
+        message: "goes with query; built-in metrics know their samples",
+    },
+    Rule {
+        field: ".minSamples",
+        rule: "!has(self.query) || has(self.samplesQuery) || !has(self.minSamples) || self.minSamples == 0",
+        message: "needs samplesQuery, which says how many samples a value rests on",
+    },
+    Rule {
+        field: "",
+        rule: "has(self.min) || has(self.max) || has(self.baseline) || \
+               (has(self.builtin) && self.builtin in ['XdsRejects', 'ConnectedProxies', 'ProxyRestarts'])",
+        message: "must have min, max or baseline: without a bound nothing fails",
+    },
+];
+
+/// A comparison needs a bound.
+pub const BASELINE: Rule = Rule {
+    field: "",
+    rule: "has(self.maxIncrease) || has(self.maxDecrease)",
+    message: "must have maxIncrease or maxDecrease",
+};
+
+/// Placeholders of a query must exist.
+pub const QUERY_PLACEHOLDERS: Rule = Rule {
+    field: "",
+    rule: "self.matches('^([^$]|[$]+[^$(]|[$]+[(](namespaces|workloads|source|target|window|istiod)[)])*[$]*$')",
+    message: "has an unknown placeholder; there are $(namespaces), $(workloads), $(source), $(target), $(window), $(istiod)",
+};
+
 macro_rules! run_active {
     () => {
         "has(oldSelf.status) && has(oldSelf.status.run) && has(oldSelf.status.run.startedAt) && \

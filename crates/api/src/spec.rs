@@ -7,6 +7,7 @@ use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::analysis::AnalysisSpec;
 use crate::limits;
 use crate::rules::{self, validations};
 use crate::status::MeshUpgradeStatus;
@@ -64,6 +65,11 @@ pub struct MeshUpgradeSpec {
     /// How workloads are restarted.
     #[serde(default)]
     pub restart: RestartSpec,
+
+    /// Metrics that must pass after each batch and while a wave soaks, for waves without metrics of their own, and while the
+    /// old control plane soaks at the end. A metric that fails does what `rollback.onFailure` says.
+    #[serde(default)]
+    pub analysis: AnalysisSpec,
 
     /// Maintenance windows: outside of them nothing new starts, and what is started ends. A rollback does not wait for
     /// them. Left out: something may start at any time.
@@ -209,6 +215,10 @@ pub struct WaveSpec {
     /// `meshupgrade.io/action` with a value from `status.actions`.
     #[serde(default)]
     pub approval: WaveApproval,
+
+    /// Metrics of this wave, in place of `spec.analysis`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<AnalysisSpec>,
 }
 
 /// Whether a wave needs a person's approval before it begins.
@@ -328,6 +338,29 @@ pub struct RestartSpec {
     /// strategy takes away. `Ignore`: the rollout strategy alone decides.
     #[serde(default)]
     pub budgets: Budgets,
+
+    /// How long something may be wrong with the pods of a restarted workload that may heal by itself, before it counts as failed:
+    /// a pod that no node has room for, an image that is pulled again, a container that starts over. What cannot heal counts
+    /// as failed at once.
+    #[serde(default = "grace_seconds")]
+    #[schemars(range(max = limits::TIMEOUT_SECONDS))]
+    pub grace_seconds: u32,
+
+    /// How many failed workloads of a wave do not stop the others. The wave ends only when these are repaired too.
+    #[serde(default)]
+    #[schemars(range(max = limits::CONCURRENT))]
+    pub max_failed_workloads: u32,
+
+    /// How long one wave may be worked on, from its labels to its last workload; its soak does not count, nor does time in which
+    /// it waits for people or for a window. Then nothing new is started, or, with `rollback.onFailure: Automatic`, everything
+    /// goes back. Left out: without end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = limits::SOAK_SECONDS))]
+    pub progress_deadline_seconds: Option<u32>,
+}
+
+fn grace_seconds() -> u32 {
+    300
 }
 
 fn timeout_seconds() -> u32 {
@@ -336,7 +369,14 @@ fn timeout_seconds() -> u32 {
 
 impl Default for RestartSpec {
     fn default() -> Self {
-        Self { timeout_seconds: timeout_seconds(), pause_seconds: 0, budgets: Budgets::default() }
+        Self {
+            timeout_seconds: timeout_seconds(),
+            pause_seconds: 0,
+            budgets: Budgets::default(),
+            grace_seconds: grace_seconds(),
+            max_failed_workloads: 0,
+            progress_deadline_seconds: None,
+        }
     }
 }
 

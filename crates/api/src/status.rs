@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use meshupgrade_core::decision::{ActionOffer, CheckOutcome, CheckResult};
 use meshupgrade_core::plan::Plan;
-use meshupgrade_core::record::{Record, Run, RunSummary};
+use meshupgrade_core::record::{MAX_SAMPLES, Record, Run, RunSummary, Sample};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,11 @@ pub struct MeshUpgradeStatus {
     #[schemars(length(max = limits::ACTIONS), extend("x-kubernetes-list-type" = "atomic"))]
     pub actions: Vec<Offer>,
 
+    /// The last measurements of metrics, newest first; at most 10.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_SAMPLES), extend("x-kubernetes-list-type" = "atomic"))]
+    pub analysis: Vec<Sample>,
+
     /// The plan: recomputed until the run writes for the first time, frozen from then on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
@@ -133,7 +138,12 @@ pub struct Blocked {
 impl MeshUpgradeStatus {
     /// The durable facts.
     pub fn record(&self) -> Record {
-        Record { plan: self.plan.clone(), run: self.run.clone(), history: self.history.clone() }
+        Record {
+            plan: self.plan.clone(),
+            run: self.run.clone(),
+            history: self.history.clone(),
+            samples: self.analysis.clone(),
+        }
     }
 
     /// The condition of a type.

@@ -9,18 +9,18 @@ use crate::spec::{
     MeshUpgrade, MeshUpgradeSpec, NamespaceSelector, SelectorOperator, SelectorTerm, WaveSpec, WindowSpec,
 };
 use crate::structure::one_of;
-use crate::{checks, limits, window};
+use crate::{analysis, checks, limits, window};
 
 /// Collects findings.
 #[derive(Default)]
-struct Findings(Vec<FieldError>);
+pub(crate) struct Findings(Vec<FieldError>);
 
 impl Findings {
-    fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
         self.0.push(FieldError::new(field, message));
     }
 
-    fn name(&mut self, field: impl Into<String>, value: &str) {
+    pub(crate) fn name(&mut self, field: impl Into<String>, value: &str) {
         if value.is_empty() {
             self.add(field, "must not be empty");
         } else if !is_dns_label(value) {
@@ -28,13 +28,13 @@ impl Findings {
         }
     }
 
-    fn range(&mut self, field: impl Into<String>, value: u32, min: u32, max: u32) {
+    pub(crate) fn range(&mut self, field: impl Into<String>, value: u32, min: u32, max: u32) {
         if !(min..=max).contains(&value) {
             self.add(field, format!("must be from {min} to {max}"));
         }
     }
 
-    fn count(&mut self, field: impl Into<String>, count: usize, max: usize) {
+    pub(crate) fn count(&mut self, field: impl Into<String>, count: usize, max: usize) {
         if count > max {
             self.add(field, format!("must have at most {max} entries"));
         }
@@ -97,9 +97,15 @@ impl MeshUpgradeSpec {
         }
         check_windows(&mut found, self.windows.as_deref());
         check_approval(&mut found, self);
+        analysis::check(&mut found, "spec.analysis", &self.analysis);
         let restart = &self.restart;
         found.range("spec.restart.timeoutSeconds", restart.timeout_seconds, 1, limits::TIMEOUT_SECONDS);
         found.range("spec.restart.pauseSeconds", restart.pause_seconds, 0, limits::SOAK_SECONDS);
+        found.range("spec.restart.graceSeconds", restart.grace_seconds, 0, limits::TIMEOUT_SECONDS);
+        found.range("spec.restart.maxFailedWorkloads", restart.max_failed_workloads, 0, limits::CONCURRENT);
+        if let Some(deadline) = restart.progress_deadline_seconds {
+            found.range("spec.restart.progressDeadlineSeconds", deadline, 1, limits::SOAK_SECONDS);
+        }
         found.range("spec.completion.soakSeconds", self.completion.soak_seconds, 0, limits::SOAK_SECONDS);
         check_skip(&mut found, &self.checks.skip);
         found.0
@@ -184,6 +190,9 @@ fn check_wave(found: &mut Findings, path: &str, wave: &WaveSpec) {
         found.add(format!("{path}.maxConcurrentWorkloads"), message);
     }
     found.range(format!("{path}.soakSeconds"), wave.soak_seconds, 0, limits::SOAK_SECONDS);
+    if let Some(analysis) = &wave.analysis {
+        analysis::check(found, &format!("{path}.analysis"), analysis);
+    }
 }
 
 fn check_selector(found: &mut Findings, path: &str, selector: &NamespaceSelector) {

@@ -33,7 +33,14 @@ fn defaults_are_the_safe_choice() {
     assert_eq!(intent.settle_seconds, 30);
     assert_eq!(
         intent.restart,
-        RestartIntent { timeout_seconds: 600, pause_seconds: 0, respect_budgets: true }
+        RestartIntent {
+            timeout_seconds: 600,
+            pause_seconds: 0,
+            respect_budgets: true,
+            grace_seconds: 300,
+            max_failed_workloads: 0,
+            progress_deadline_seconds: None,
+        }
     );
     assert!(!intent.suspend && !intent.plan_only && !intent.rollback_requested);
     assert_eq!(intent.on_failure, OnFailure::Pause);

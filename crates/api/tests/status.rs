@@ -60,7 +60,7 @@ fn decision() -> Decision {
     conditions.set(ConditionType::Ready, ConditionStatus::Unknown, "Migrating", "goes on");
     Decision {
         effects: Vec::new(),
-        record: Record { plan: Some(plan()), run: Some(run()), history: Vec::new() },
+        record: Record { plan: Some(plan()), run: Some(run()), history: Vec::new(), ..Record::default() },
         view: View {
             phase: Phase::Migrating,
             message: "wave 1/2".to_owned(),

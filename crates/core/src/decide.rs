@@ -8,7 +8,7 @@ use crate::intent::Intent;
 use crate::invariant;
 use crate::machine::pass::Pass;
 use crate::machine::phase::{Phase, Trigger};
-use crate::machine::{back, complete, people, start, wave};
+use crate::machine::{back, complete, people, progress, start, wave};
 use crate::observed::Snapshot;
 use crate::record::{Record, RollbackCause, SCHEMA};
 use crate::view;
@@ -33,6 +33,7 @@ pub fn decide(now: Timestamp, intent: &Intent, record: &Record, snapshot: &Snaps
         pass.waits.clear();
         steps += 1;
     }
+    progress::watch(&mut pass);
     handle_retry(&mut pass);
     let decision = finish(pass, record);
     enforce(now, intent, record, snapshot, decision)
@@ -152,6 +153,8 @@ fn enforce(
     decision
 }
 
+#[cfg(test)]
+mod analysis_tests;
 #[cfg(test)]
 mod forward_tests;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::analysis::AnalysisIntent;
 use crate::ids::{NamespaceName, Revision, Uid};
 use crate::observed::IntOrPercent;
 use crate::selector::LabelSelector;
@@ -30,6 +31,8 @@ pub struct Intent {
     pub waves: Vec<WaveIntent>,
     /// How workloads are restarted.
     pub restart: RestartIntent,
+    /// Metrics that waves without their own must satisfy, and all of them at the end.
+    pub analysis: AnalysisIntent,
     /// When something new may start; always when there are none.
     pub windows: Vec<Window>,
     /// Hold when no batch is open.
@@ -126,6 +129,8 @@ pub struct WaveIntent {
     pub soak_seconds: u32,
     /// A person must approve it before it begins.
     pub approval: bool,
+    /// Its own metrics, in place of those of all waves.
+    pub analysis: Option<AnalysisIntent>,
 }
 
 /// Which namespaces a wave takes from the scope. First match wins.
@@ -148,6 +153,12 @@ pub struct RestartIntent {
     pub pause_seconds: u32,
     /// Whether pod disruption budgets hold back a restart.
     pub respect_budgets: bool,
+    /// How long something may be wrong with the pods of a restarted workload that may heal by itself, in seconds.
+    pub grace_seconds: u32,
+    /// How many failed workloads of a wave do not stop the others.
+    pub max_failed_workloads: u32,
+    /// How long a wave may be worked on, in seconds; without end if it is not set.
+    pub progress_deadline_seconds: Option<u32>,
 }
 
 /// What a failed workload does to the run.

@@ -27,7 +27,7 @@ pub fn violations(
     let Some(run) = &decision.record.run else {
         return vec!["I3: a decision without a run".into()];
     };
-    batch_is_bounded(run, decision, &mut found);
+    batch_is_bounded(intent, run, decision, &mut found);
     position_never_goes_back(before, run, &mut found);
     held_opens_nothing(now, intent, before, run, &mut found);
     success_is_proven(intent, before, run, snapshot, &mut found);
@@ -35,10 +35,13 @@ pub fn violations(
     found
 }
 
-fn batch_is_bounded(run: &Run, decision: &Decision, found: &mut Vec<String>) {
+fn batch_is_bounded(intent: &Intent, run: &Run, decision: &Decision, found: &mut Vec<String>) {
     let Some(batch) = &run.batch else { return };
-    // Rollback passes over failed workloads, which then stay open beside the allowed number.
-    let open = batch.entries.iter().filter(|entry| run.rollback.is_none() || !entry.timed_out).count();
+    // Failed workloads that are passed over stay open beside the allowed number.
+    let failed = batch.entries.iter().filter(|entry| entry.timed_out).count();
+    let tolerated = usize::try_from(intent.restart.max_failed_workloads).unwrap_or(usize::MAX);
+    let passed_over = if run.rollback.is_some() { failed } else { failed.min(tolerated) };
+    let open = batch.entries.len() - passed_over;
     let allowed = decision
         .record
         .plan

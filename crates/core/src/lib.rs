@@ -3,6 +3,7 @@
 //! [`decide()`] is total and deterministic: what it knows is in its arguments, what it wants is in its result. There is
 //! no I/O, no clock and no randomness in this crate, and it depends on neither kube nor tokio.
 
+pub mod analysis;
 pub mod budget;
 pub mod census;
 pub mod check;
@@ -25,6 +26,7 @@ pub mod pods;
 pub mod record;
 pub mod rollout;
 pub mod selector;
+pub mod trouble;
 pub mod view;
 pub mod wait;
 pub mod window;

@@ -273,6 +273,8 @@ pub struct RolloutStatus {
     pub available: u32,
     /// Deployment: condition `Progressing` is False with reason `ProgressDeadlineExceeded`.
     pub deadline_exceeded: bool,
+    /// Deployment: message of the condition `ReplicaFailure`: pods cannot be created, for example for a quota.
+    pub create_failure: Option<String>,
 }
 
 /// What matters of a pod template for injection and restarts.
@@ -326,10 +328,20 @@ pub struct Pod {
     pub ready: bool,
     /// `metadata.deletionTimestamp`: when its grace period ends.
     pub deletion: Option<Timestamp>,
-    /// Why it is not ready, as a person needs it: waiting reasons, scheduling.
-    pub problem: Option<String>,
+    /// Why it is not ready.
+    pub problem: Option<PodProblem>,
     /// The restart stamp of the template it was made from.
     pub restart: Option<String>,
+}
+
+/// Why a pod is not ready.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodProblem {
+    /// Kubernetes' reason where it gives one: of a waiting or terminated container, or of the condition `PodScheduled`. Empty
+    /// where something merely starts.
+    pub reason: String,
+    /// As a person needs it.
+    pub message: String,
 }
 
 /// A proxy in a pod.

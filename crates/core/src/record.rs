@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::analysis::verdict::Verdict;
 use crate::ids::{NamespaceName, Revision, Uid, WorkloadRef};
 use crate::machine::phase::Phase;
 use crate::plan::Plan;
@@ -16,6 +17,8 @@ pub const SCHEMA: u32 = 1;
 pub const MAX_BATCH: usize = 100;
 /// How many finished runs are kept.
 pub const MAX_HISTORY: usize = 10;
+/// How many measurements are kept.
+pub const MAX_SAMPLES: usize = 10;
 
 /// All that a decision remembers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub struct Record {
     pub run: Option<Run>,
     /// Earlier runs, newest first.
     pub history: Vec<RunSummary>,
+    /// The last measurements of the run, newest first.
+    pub samples: Vec<Sample>,
 }
 
 /// The durable facts of one run.
@@ -118,6 +123,104 @@ pub struct Run {
     /// How many retries were accepted: the next one has another id.
     #[serde(default)]
     pub retries: u32,
+    /// When the first batch of the wave in work was opened: what its metrics were before is measured up to here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wave_began: Option<Timestamp>,
+    /// How long the wave in work has been worked on, where it has a deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// The gate of metrics, while one is to be passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
+}
+
+/// How long a wave has been worked on. Time in which it waits for people or for a window does not count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Since when, moved on by the time that does not count.
+    pub since: Timestamp,
+    /// Since when it does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_at: Option<Timestamp>,
+    /// The deadline is over: nothing new starts without a retry.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exceeded: bool,
+}
+
+/// Metrics that must pass before the run goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Gate {
+    /// When the restarts that are judged were over. Windows begin here.
+    pub since: Timestamp,
+    /// Just before these restarts. The window that values are compared with ends here.
+    pub baseline_at: Timestamp,
+    /// The workloads of the batch that is judged; empty for a soak, which judges the whole wave.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workloads: Vec<WorkloadRef>,
+    /// What was measured so far, by metric.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tallies: BTreeMap<String, Tally>,
+}
+
+/// How the measurements of a metric came out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tally {
+    /// How many there were.
+    #[serde(default)]
+    pub taken: u32,
+    /// How many counted.
+    #[serde(default)]
+    pub concluded: u32,
+    /// How many of these failed.
+    #[serde(default)]
+    pub failed: u32,
+    /// How many of the last ones in a row were errors of the source.
+    #[serde(default)]
+    pub errors: u32,
+    /// How many of the last ones in a row were inconclusive.
+    #[serde(default)]
+    pub inconclusive: u32,
+    /// How many of the last ones in a row had no data.
+    #[serde(default)]
+    pub without_data: u32,
+    /// The moment of the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_at: Option<Timestamp>,
+    /// The last one in words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// A measurement that was judged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Sample {
+    /// Name of the metric.
+    pub metric: String,
+    /// Name of the wave; empty for the soak before the old control plane goes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub wave: String,
+    /// The moment that it is about.
+    pub at: Timestamp,
+    /// How it came out.
+    pub verdict: Verdict,
+    /// The value that decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// What it was compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<String>,
+    /// In words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The query as it was asked.
+    pub query: String,
+    /// It has no effect on the run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// What is done with the wave in work.
@@ -142,6 +245,12 @@ pub struct Batch {
     pub number: u32,
     /// The workloads, at most [`MAX_BATCH`].
     pub entries: Vec<BatchEntry>,
+    /// When it was opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_at: Option<Timestamp>,
+    /// Those of its workloads that are through, where metrics judge it as a whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub done: Vec<WorkloadRef>,
 }
 
 /// One workload of a batch.
@@ -155,9 +264,12 @@ pub struct BatchEntry {
     pub uid: Uid,
     /// When it entered the batch: its timeout counts from here.
     pub since: Timestamp,
-    /// It ran into its timeout.
+    /// It failed: it ran into its timeout, or something is wrong that does not heal.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub timed_out: bool,
+    /// Since when something is wrong with its pods that may heal by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub troubled_since: Option<Timestamp>,
 }
 
 /// Why and when a run turned back.
@@ -183,6 +295,10 @@ pub enum RollbackCause {
     TargetReverted,
     /// A workload failed and `spec.rollback.onFailure` is `Automatic`.
     WorkloadFailed,
+    /// A wave ran into its progress deadline and `spec.rollback.onFailure` is `Automatic`.
+    ProgressDeadlineExceeded,
+    /// A metric failed and `spec.rollback.onFailure` is `Automatic`.
+    AnalysisFailed,
 }
 
 /// A finished run.

@@ -96,6 +96,7 @@ mod tests {
                 ready: replicas,
                 available: replicas,
                 deadline_exceeded: false,
+                create_failure: None,
             },
             template: PodTemplate::default(),
         }

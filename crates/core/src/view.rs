@@ -233,9 +233,15 @@ fn control_plane(pass: &Pass<'_>, conditions: &mut Conditions) {
 fn data_plane(pass: &Pass<'_>, conditions: &mut Conditions) {
     let run = &pass.run;
     let sick = pass.waits.iter().find(|wait| is_sickness(wait.reason));
+    let unknown = pass.waits.iter().find(|wait| is_unknown(wait.reason));
     match sick {
         Some(wait) => {
             conditions.set(ConditionType::Healthy, False, wait.reason.as_str(), wait.because.clone())
+        }
+        None if unknown.is_some() => {
+            let (reason, because) =
+                unknown.map_or(("", ""), |wait| (wait.reason.as_str(), wait.because.as_str()));
+            conditions.set(ConditionType::Healthy, Unknown, reason, because);
         }
         None if is_before_the_start(run.phase) => {
             conditions.set(ConditionType::Healthy, Unknown, "NotStarted", "")
@@ -273,8 +279,14 @@ fn old_revision(pass: &Pass<'_>) -> (ConditionStatus, &'static str, String) {
 
 /// Whether workloads are not well, as opposed to held up.
 fn is_sickness(reason: WaitReason) -> bool {
-    use WaitReason::{NoProgress, StatefulSetStuck, WorkloadFailed, WorkloadNotReady};
-    matches!(reason, WorkloadFailed | WorkloadNotReady | NoProgress | StatefulSetStuck)
+    use WaitReason::{AnalysisFailed, NoProgress, StatefulSetStuck, WorkloadFailed, WorkloadNotReady};
+    matches!(reason, WorkloadFailed | WorkloadNotReady | NoProgress | StatefulSetStuck | AnalysisFailed)
+}
+
+/// Whether nobody knows how workloads are, although metrics were to tell.
+fn is_unknown(reason: WaitReason) -> bool {
+    use WaitReason::{AnalysisError, AnalysisInconclusive, AnalysisNoData};
+    matches!(reason, AnalysisError | AnalysisInconclusive | AnalysisNoData)
 }
 
 /// What belongs to every step of the work: naming it would change the conditions with each batch and say nothing.
@@ -288,6 +300,8 @@ fn is_pause(pass: &Pass<'_>, reason: WaitReason) -> bool {
         WaitReason::Suspended | WaitReason::Paused | WaitReason::PlanOnly | WaitReason::ApprovalRequired => {
             true
         }
+        WaitReason::AnalysisFailed => true,
+        reason if is_unknown(reason) => true,
         WaitReason::WorkloadFailed => pass.run.direction() == Direction::Forward,
         _ => false,
     }

@@ -67,8 +67,14 @@ wait_reasons! {
     WriteRefused => true,
     /// Pods are being replaced.
     RolloutInProgress => false,
-    /// A workload did not get through its restart in time.
+    /// Something is wrong with the pods of a restarted workload that may heal by itself.
+    RolloutTroubled => false,
+    /// A workload did not get through its restart; the others of its wave go on.
+    WorkloadPassedOver => false,
+    /// A workload did not get through its restart.
     WorkloadFailed => true,
+    /// A wave has been worked on for longer than it may take.
+    ProgressDeadlineExceeded => true,
     /// A workload is not ready, or in a rollout of its own that does not end: it is not restarted as it is.
     WorkloadNotReady => true,
     /// Nothing of the wave has moved for as long as a restart may take.
@@ -85,6 +91,16 @@ wait_reasons! {
     BatchPause => false,
     /// The soak time of a wave or of the run.
     Soaking => false,
+    /// Metrics are measured.
+    Analyzing => false,
+    /// A metric failed.
+    AnalysisFailed => true,
+    /// A metric has a value and nothing to compare it with.
+    AnalysisInconclusive => true,
+    /// A metric has no data.
+    AnalysisNoData => true,
+    /// A metric source does not answer, or does not understand its query.
+    AnalysisError => true,
     /// A pod on an unreachable node does not go away.
     PodTerminating => true,
     /// An ordered StatefulSet waits for a pod that will not become ready by itself.

@@ -1,6 +1,7 @@
 //! The scenarios.
 
 mod disturbed;
+mod gates;
 mod people;
 mod plain;
 mod turned;
@@ -10,7 +11,8 @@ use crate::case::Case;
 
 /// All scenarios.
 pub fn all() -> Vec<Case> {
-    [plain::cases(), disturbed::cases(), people::cases(), turned::cases(), windows::cases()].concat()
+    [plain::cases(), disturbed::cases(), gates::cases(), people::cases(), turned::cases(), windows::cases()]
+        .concat()
 }
 
 /// A scenario by name.

@@ -1,5 +1,7 @@
 //! The kubelets: pods become ready after a while, and terminating ones go.
 
+use meshupgrade_core::observed::PodProblem;
+
 use crate::rng::Rng;
 use crate::world::{Pod, World};
 
@@ -47,7 +49,10 @@ fn start(world: &mut World, id: u64) {
     match (sick, pod.view.problem.is_some()) {
         (true, true) => {}
         (true, false) => world.edit_pod(id, |pod| {
-            pod.problem = Some("container istio-proxy: CrashLoopBackOff".to_owned());
+            pod.problem = Some(PodProblem {
+                reason: "CrashLoopBackOff".to_owned(),
+                message: "container istio-proxy: CrashLoopBackOff".to_owned(),
+            });
         }),
         (false, _) => world.edit_pod(id, |pod| {
             pod.ready = true;

@@ -12,6 +12,7 @@ pub mod people;
 pub mod planes;
 pub mod statefulset;
 mod status;
+pub mod telemetry;
 
 use meshupgrade_core::ids::{WorkloadKind, WorkloadRef};
 

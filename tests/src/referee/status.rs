@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
+use meshupgrade_core::analysis::verdict::Verdict;
 use meshupgrade_core::conditions::ConditionType;
 use meshupgrade_core::decision::View;
 use meshupgrade_core::ids::WorkloadRef;
 use meshupgrade_core::machine::phase::{Phase, TRANSITIONS, Trigger};
+use meshupgrade_core::measure::Row;
 use meshupgrade_core::record::{MAX_BATCH, MAX_HISTORY, Record, Run, WaveStep};
 use meshupgrade_core::wait::WaitReason;
 use meshupgrade_core::window::{Opening, opening};
@@ -37,6 +40,7 @@ impl Referee {
         }
         self.position(before.run.as_ref(), run)?;
         suspended(before.run.as_ref(), run, seen)?;
+        gate_is_passed(before.run.as_ref(), record, run, seen)?;
         self.room_beside_others(before.run.as_ref(), record, run, seen)?;
         for wait in &view.blocked {
             self.reached.waits.insert(wait.reason);
@@ -238,6 +242,42 @@ fn bounds(record: &Record, run: &Run) -> Result<(), Violation> {
 }
 
 /// I12: nothing new is opened while the run is suspended or outside of its windows.
+/// I9: a gate that closes has a measurement that passed, taken after its restarts, for every metric that counts; and what
+/// passed rests on an answer with a number within its bounds. While it is open nothing is restarted.
+fn gate_is_passed(before: Option<&Run>, record: &Record, run: &Run, seen: &Seen) -> Result<(), Violation> {
+    let metrics = &seen.intent.analysis.metrics;
+    let old = before.filter(|old| old.counter == run.counter && run.rollback.is_none());
+    for sample in record.samples.iter().filter(|sample| sample.verdict == Verdict::Passed) {
+        let fresh = !seen.record.samples.contains(sample);
+        let most = metrics.iter().find(|metric| metric.name == sample.metric).and_then(|metric| metric.max);
+        let good = |row: &Row| most.is_none_or(|most| row.value <= most.as_f64());
+        let answered = seen.snapshot.answers.iter().any(|(query, answer)| {
+            let rows = answer.as_deref().unwrap_or_default();
+            query.at == sample.at && !rows.is_empty() && rows.iter().all(good)
+        });
+        rule!(!fresh || answered, "I9: {} passed without a good answer", sample.metric);
+    }
+    let Some(gate) = old.and_then(|old| old.gate.as_ref()) else { return Ok(()) };
+    let entries = |run: &Run| run.batch.as_ref().map_or(0, |batch| batch.entries.len());
+    if run.gate.is_some() {
+        let grew = run.phase == Phase::Migrating && entries(run) > old.map_or(0, entries);
+        rule!(!grew, "I9: something is restarted before the metrics of the last batch passed");
+        return Ok(());
+    }
+    let gone = gate.workloads.iter().all(|workload| !seen.snapshot.workloads.contains_key(workload));
+    if gone && !gate.workloads.is_empty() {
+        return Ok(());
+    }
+    for metric in metrics.iter().filter(|metric| !metric.dry_run) {
+        let full = gate.since + SignedDuration::from_secs(i64::from(metric.window_seconds));
+        let passed = record.samples.iter().any(|sample| {
+            sample.metric == metric.name && sample.verdict == Verdict::Passed && sample.at >= full
+        });
+        rule!(passed, "I9: the gate closed without a good measurement of {}", metric.name);
+    }
+    Ok(())
+}
+
 fn suspended(before: Option<&Run>, run: &Run, seen: &Seen) -> Result<(), Violation> {
     let closed = opening(&seen.intent.windows, seen.at) != Opening::Open;
     if !(seen.intent.suspend || closed) || run.rollback.is_some() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use meshupgrade_core::analysis::AnalysisIntent;
 use meshupgrade_core::decision::View;
 use meshupgrade_core::ids::{NamespaceName, Revision, Uid, WorkloadKind, WorkloadRef};
 use meshupgrade_core::intent::{
@@ -64,7 +65,15 @@ pub fn intent() -> Intent {
         istio_namespace: NamespaceName::from(ISTIO),
         settle_seconds: 30,
         waves: vec![wave("all", WaveSelect::Rest, 1)],
-        restart: RestartIntent { timeout_seconds: 120, pause_seconds: 0, respect_budgets: true },
+        restart: RestartIntent {
+            timeout_seconds: 120,
+            pause_seconds: 0,
+            respect_budgets: true,
+            grace_seconds: 60,
+            max_failed_workloads: 0,
+            progress_deadline_seconds: None,
+        },
+        analysis: AnalysisIntent::default(),
         windows: Vec::new(),
         suspend: false,
         plan_only: false,
@@ -87,6 +96,7 @@ pub fn wave(name: &str, select: WaveSelect, max_concurrent: u32) -> WaveIntent {
         max_concurrent_workloads: IntOrPercent::Int(max_concurrent),
         soak_seconds: 0,
         approval: false,
+        analysis: None,
     }
 }
 
@@ -133,6 +143,7 @@ impl World {
             menu: Vec::new(),
             others: Vec::new(),
             nodes: 2,
+            telemetry: crate::neighbours::telemetry::Telemetry::default(),
             upgrade: Upgrade {
                 intent: Arc::new(intent),
                 record: Arc::new(Record::default()),
@@ -246,6 +257,7 @@ impl World {
                 ready: replicas,
                 available: replicas,
                 deadline_exceeded: false,
+                create_failure: None,
             };
         }
     }

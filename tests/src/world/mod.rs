@@ -21,6 +21,7 @@ use meshupgrade_core::intent::Intent;
 use meshupgrade_core::observed::{DisruptionBudget, Namespace, OtherUpgrade, Workload};
 use meshupgrade_core::record::Record;
 
+use crate::neighbours::telemetry::Telemetry;
 use history::Happening;
 pub use pods::{Pod, Template};
 use views::Kind;
@@ -64,6 +65,8 @@ pub struct World {
     pub others: Vec<OtherUpgrade>,
     /// Nodes, for DaemonSets.
     pub nodes: u32,
+    /// What metric sources tell.
+    pub telemetry: Telemetry,
     /// The MeshUpgrade.
     pub upgrade: Upgrade,
     /// What happened, in order.

@@ -89,7 +89,7 @@ mod tests {
         Record {
             plan: Some(meshupgrade_core::plan::Plan { workloads: 10, ..Default::default() }),
             run: Some(serde_json::from_value::<Run>(run).unwrap()),
-            history: Vec::new(),
+            ..Record::default()
         }
     }
 

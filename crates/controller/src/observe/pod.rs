@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use meshupgrade_core::ids::{NamespaceName, Revision};
 use meshupgrade_core::labels;
-use meshupgrade_core::observed::{Pod, Proxy};
+use meshupgrade_core::observed::{Pod, PodProblem, Proxy};
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -60,10 +60,11 @@ pub struct PodStatus {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct ContainerStatus {
     name: String,
     ready: bool,
+    restart_count: u32,
     state: ContainerState,
 }
 
@@ -215,64 +216,89 @@ pub fn address_revision(address: &str) -> Option<String> {
     }
 }
 
-/// Why the pod is not ready, as a person needs it.
-fn problem(status: &PodStatus) -> Option<String> {
-    let text = unscheduled(status)
+/// Why the pod is not ready.
+fn problem(status: &PodStatus) -> Option<PodProblem> {
+    let problem = unscheduled(status)
         .or_else(|| failing_container(status))
+        .or_else(|| restarted_container(status))
         .or_else(|| unready_container(status))
         .or_else(|| unready_condition(status))?;
-    Some(text.chars().take(MAX_PROBLEM).collect())
+    Some(PodProblem { message: problem.message.chars().take(MAX_PROBLEM).collect(), ..problem })
 }
 
-fn unscheduled(status: &PodStatus) -> Option<String> {
+/// Something that only has to start.
+fn starting(message: String) -> PodProblem {
+    PodProblem { reason: String::new(), message }
+}
+
+fn unscheduled(status: &PodStatus) -> Option<PodProblem> {
     let condition = status
         .conditions
         .iter()
         .find(|condition| condition.kind == "PodScheduled" && condition.status == "False")?;
-    let message = condition.message.as_deref().or(condition.reason.as_deref())?;
-    Some(format!("not scheduled: {message}"))
+    let reason = condition.reason.clone().unwrap_or_else(|| "Unschedulable".to_owned());
+    let message = condition.message.as_deref().unwrap_or(&reason);
+    Some(PodProblem { message: format!("not scheduled: {message}"), reason })
 }
 
 /// A container that waits for a reason or has crashed. What merely starts comes last.
-fn failing_container(status: &PodStatus) -> Option<String> {
+fn failing_container(status: &PodStatus) -> Option<PodProblem> {
     let all = || status.init_container_statuses.iter().chain(&status.container_statuses);
-    let starting = ["ContainerCreating", "PodInitializing"];
+    let just_starting = ["ContainerCreating", "PodInitializing"];
     let waits = |starts: bool| {
         all().find_map(|container| {
             let waiting = container.state.waiting.as_ref()?;
             let reason = waiting.reason.as_deref()?;
-            if starting.contains(&reason) != starts {
+            if just_starting.contains(&reason) != starts {
                 return None;
             }
-            let mut text = format!("container {}: {reason}", container.name);
-            if let Some(message) = waiting.message.as_deref().filter(|message| !message.is_empty()) {
-                let _ = write!(text, ": {message}");
+            let mut message = format!("container {}: {reason}", container.name);
+            if let Some(more) = waiting.message.as_deref().filter(|more| !more.is_empty()) {
+                let _ = write!(message, ": {more}");
             }
-            Some(text)
+            let reason = if starts { String::new() } else { reason.to_owned() };
+            Some(PodProblem { reason, message })
         })
     };
     let crashed = || {
         all().find_map(|container| {
             let ended = container.state.terminated.as_ref().filter(|ended| ended.exit_code != 0)?;
-            let reason = ended.reason.as_deref().unwrap_or("Error");
-            Some(format!("container {}: {reason} (exit code {})", container.name, ended.exit_code))
+            let reason = ended.reason.clone().unwrap_or_else(|| "Error".to_owned());
+            let message = format!("container {}: {reason} (exit code {})", container.name, ended.exit_code);
+            Some(PodProblem { reason, message })
         })
     };
     waits(false).or_else(crashed).or_else(|| waits(true))
 }
 
+/// A container that had to start again and is not ready: between two crashes it runs, and looks as if it only started.
+fn restarted_container(status: &PodStatus) -> Option<PodProblem> {
+    let all = status.init_container_statuses.iter().chain(&status.container_statuses);
+    let container =
+        all.into_iter().find(|one| !one.ready && one.restart_count > 0 && one.state.running.is_some())?;
+    let times = if container.restart_count == 1 {
+        "once".to_owned()
+    } else {
+        format!("{} times", container.restart_count)
+    };
+    Some(PodProblem {
+        reason: "Restarted".to_owned(),
+        message: format!("container {} is not ready and was started again {times}", container.name),
+    })
+}
+
 /// A container that runs without being ready. A proxy's init container that is done is not meant.
-fn unready_container(status: &PodStatus) -> Option<String> {
+fn unready_container(status: &PodStatus) -> Option<PodProblem> {
     let native = status.init_container_statuses.iter().filter(|container| container.name == PROXY_CONTAINER);
     let container = native
         .chain(&status.container_statuses)
         .find(|container| !container.ready && container.state.running.is_some())?;
-    Some(format!("container {} is not ready", container.name))
+    Some(starting(format!("container {} is not ready", container.name)))
 }
 
-fn unready_condition(status: &PodStatus) -> Option<String> {
+fn unready_condition(status: &PodStatus) -> Option<PodProblem> {
     let condition = status.conditions.iter().find(|condition| condition.kind == "Ready")?;
-    condition.message.clone().or_else(|| condition.reason.clone())
+    condition.message.clone().or_else(|| condition.reason.clone()).map(starting)
 }
 
 #[cfg(test)]

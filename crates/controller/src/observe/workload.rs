@@ -197,6 +197,11 @@ impl Kind for RawDeployment {
                         && condition.status == "False"
                         && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
                 }),
+                create_failure: status
+                    .conditions
+                    .iter()
+                    .find(|condition| condition.kind == "ReplicaFailure" && condition.status == "True")
+                    .and_then(|condition| condition.message.clone()),
             },
             template: self.spec.template,
         }
@@ -238,6 +243,8 @@ impl Kind for RawStatefulSet {
                 ready: count(status.ready_replicas),
                 available: count(status.available_replicas),
                 deadline_exceeded: false,
+                // Only an event would tell.
+                create_failure: None,
             },
             template: self.spec.template,
         }
@@ -272,6 +279,8 @@ impl Kind for RawDaemonSet {
                 ready: count(status.number_ready),
                 available: count(status.number_available),
                 deadline_exceeded: false,
+                // Only an event would tell.
+                create_failure: None,
             },
             template: self.spec.template,
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{CheckInput, completion, preflight, rollback_proof};
+use crate::analysis::AnalysisIntent;
 use crate::census::Census;
 use crate::decision::{CheckOutcome, CheckResult};
 use crate::ids::{NamespaceName, Revision, WorkloadKind, WorkloadRef};
@@ -245,8 +246,17 @@ fn intent() -> Intent {
             max_concurrent_workloads: IntOrPercent::Int(1),
             soak_seconds: 0,
             approval: false,
+            analysis: None,
         }],
-        restart: RestartIntent { timeout_seconds: 600, pause_seconds: 0, respect_budgets: true },
+        restart: RestartIntent {
+            timeout_seconds: 600,
+            pause_seconds: 0,
+            respect_budgets: true,
+            grace_seconds: 60,
+            max_failed_workloads: 0,
+            progress_deadline_seconds: None,
+        },
+        analysis: AnalysisIntent::default(),
         windows: Vec::new(),
         suspend: false,
         plan_only: false,

@@ -51,6 +51,7 @@ pub(super) fn app(mesh: &mut Mesh, namespace: &str, name: &str, change: impl FnO
         ready: 1,
         available: 1,
         deadline_exceeded: false,
+        create_failure: None,
     };
     change(workload);
 }

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use crate::analysis::AnalysisIntent;
 use crate::decision::About;
 use crate::effect::{Effect, Restart};
 use crate::ids::{Revision, WorkloadRef};
 use crate::intent::OnFailure;
 use crate::labels;
+use crate::machine::analysis::{self, Opinion};
 use crate::machine::fill::{Filled, fill, rolling_unlisted};
 use crate::machine::pass::{Pass, about_workload, after, shown};
 use crate::machine::workload::{
@@ -19,6 +21,7 @@ use crate::observed::{Pod, Workload};
 use crate::pods::{by_workload, is_stale};
 use crate::record::{Batch, BatchEntry, Direction, RollbackCause, attempt_key};
 use crate::rollout::{Rollout, rollout};
+use crate::trouble::{Outlook, Trouble, trouble};
 use crate::wait::WaitReason;
 
 /// How long after its grace period a pod may stay before it is named, in seconds.
@@ -32,23 +35,36 @@ pub struct Front<'a> {
     pub max_concurrent: u32,
     /// Nothing may be patched now: the reason is noted already.
     pub held: bool,
+    /// The metrics that judge each batch as a whole before the next one; none when there is nothing to measure.
+    pub analysis: Option<&'a AnalysisIntent>,
+    /// Name of the wave.
+    pub wave: String,
 }
 
 /// Moves the front by one step. Says whether all of it is done.
 pub fn advance(pass: &mut Pass<'_>, front: &Front<'_>) -> bool {
     let pods = pods_of(pass, front);
     hold_clock(pass, front.held);
-    let was_open = pass.run.batch.is_some();
-    let entries = pass.run.batch.take().map(|batch| batch.entries).unwrap_or_default();
-    let entries = check_entries(pass, front, &pods, entries);
+    let before = pass.run.batch.take();
+    let listed = before.as_ref().map(|batch| batch.entries.clone()).unwrap_or_default();
+    let entries = check_entries(pass, front, &pods, listed);
     if pass.run.rollback.is_none() && fails_the_run(pass, &entries) {
         return false;
     }
-    if was_open && entries.is_empty() {
+    let (opened_at, through_so_far) = through(before.as_ref(), front, &entries);
+    if before.is_some() && entries.is_empty() {
         pass.run.batch_closed_at = Some(pass.now);
+        if let Some(analysis) = front.analysis {
+            analysis::open(pass, analysis, opened_at.unwrap_or(pass.now), through_so_far.clone());
+        }
+    }
+    // Nothing is restarted before what was restarted is known to do well.
+    if entries.is_empty() && judged(pass, front) != Opinion::Passed {
+        return false;
     }
     let open = entries.len();
     let Filled { entries, waits_for_others } = fill(pass, front, &pods, entries);
+    pass_over_failed(pass, &entries);
     if entries.len() > open {
         pass.run.batches += 1;
     }
@@ -65,9 +81,36 @@ pub fn advance(pass: &mut Pass<'_>, front: &Front<'_>) -> bool {
     // In a rollback some of them are of a wave that was passed over.
     pass.needs.pods.extend(entries.iter().map(|entry| entry.workload.namespace.clone()));
     if !entries.is_empty() {
-        pass.run.batch = Some(Batch { number: pass.run.batches, entries });
+        let fresh = before.is_none();
+        let opened_at = if fresh { Some(pass.now) } else { opened_at };
+        pass.run.wave_began = pass.run.wave_began.or(opened_at);
+        let through = if fresh { Vec::new() } else { through_so_far };
+        pass.run.batch = Some(Batch { number: pass.run.batches, entries, opened_at, done: through });
     }
     done
+}
+
+/// When a batch was opened, and which of its workloads are through. These are kept only where metrics judge them.
+fn through(
+    before: Option<&Batch>,
+    front: &Front<'_>,
+    entries: &[BatchEntry],
+) -> (Option<Timestamp>, Vec<WorkloadRef>) {
+    let Some(batch) = before else { return (None, Vec::new()) };
+    let left = batch.entries.iter().filter(|old| entries.iter().all(|entry| entry.workload != old.workload));
+    let mut through = batch.done.clone();
+    if front.analysis.is_some() {
+        through.extend(left.map(|entry| entry.workload.clone()));
+    }
+    (batch.opened_at, through)
+}
+
+/// What the metrics say of the last batch.
+fn judged(pass: &mut Pass<'_>, front: &Front<'_>) -> Opinion {
+    let (Some(metrics), Some(gate)) = (front.analysis, &pass.run.gate) else { return Opinion::Passed };
+    let alive = |workload: &&WorkloadRef| pass.snapshot.workloads.contains_key(*workload);
+    let workloads = gate.workloads.iter().filter(alive).cloned().collect();
+    analysis::gate(pass, metrics, &front.wave, &workloads, None)
 }
 
 /// Whether the wave has stood still for as long as a restart may take: nothing is in rollout by us, and what is left waits for
@@ -183,9 +226,9 @@ fn check_entries(
     let mut open = entries.iter().filter(|entry| !entry.timed_out).count();
     let mut budgeted: Vec<WorkloadRef> = entries.iter().map(|entry| entry.workload.clone()).collect();
     budgeted.extend(rolling_unlisted(pass, front, pods, &entries).into_iter().cloned());
-    // After a failure nothing new is restarted on the way forward, also what the batch has already.
-    let failed = pass.run.direction() == Direction::Forward && entries.iter().any(|entry| entry.timed_out);
-    let budgeted = (!failed).then_some(budgeted.as_slice());
+    // After too many failures nothing new is restarted on the way forward, also what the batch has already.
+    let stopped = pass.run.direction() == Direction::Forward && too_many_failed(pass, &entries);
+    let budgeted = (!stopped).then_some(budgeted.as_slice());
     for mut entry in entries {
         let workload =
             pass.snapshot.workloads.get(&entry.workload).filter(|workload| workload.uid == entry.uid);
@@ -287,21 +330,26 @@ fn check_entry(
                 return true;
             }
             if !forward && entry.timed_out {
-                (entry.since, entry.timed_out) = (pass.now, false);
+                (entry.since, entry.timed_out, entry.troubled_since) = (pass.now, false, None);
             }
         }
         (Patched::InPlace, State::Stale)
             if !front.held && turn.room && came_out_wrong(pass, entry, workload, pods) =>
         {
             *pass.run.restart_attempts.entry(attempt_key(&entry.workload)).or_insert(1) += 1;
-            (entry.since, entry.timed_out) = (pass.now, false);
+            (entry.since, entry.timed_out, entry.troubled_since) = (pass.now, false, None);
             let note = "pods were made from its new template while the label led elsewhere: it is restarted once more";
-            pass.event(true, if pass.retry { "RetryAccepted" } else { "RestartRepeated" }, about, note);
+            pass.event(
+                true,
+                if pass.retries(&entry.workload) { "RetryAccepted" } else { "RestartRepeated" },
+                about,
+                note,
+            );
         }
         (Patched::Stripped, State::Stale) => {
-            if pass.retry && turn.room {
+            if pass.retries(&entry.workload) && turn.room {
                 *pass.run.restart_attempts.entry(attempt_key(&entry.workload)).or_insert(1) += 1;
-                (entry.since, entry.timed_out) = (pass.now, false);
+                (entry.since, entry.timed_out, entry.troubled_since) = (pass.now, false, None);
                 pass.event(false, "RetryAccepted", about, "it will be restarted once more");
                 return false;
             }
@@ -311,11 +359,10 @@ fn check_entry(
                 about,
                 format!(
                     "{owner} put the pod template of {} back in the middle of its restart: let its owner keep the \
-                     annotation {}; kubectl annotate meshupgrade {} {}=$(date +%s) --overwrite restarts it once more",
+                     annotation {}; {}",
                     entry.workload,
                     labels::RESTART,
-                    pass.intent.name,
-                    labels::RETRY
+                    pass.how_to_retry("restarts it once more")
                 ),
             );
         }
@@ -338,7 +385,7 @@ fn who(workload: &Workload) -> String {
 fn came_out_wrong(pass: &Pass<'_>, entry: &BatchEntry, workload: &Workload, pods: &Pods<'_>) -> bool {
     let repeated = pass.run.restart_attempts.contains_key(&attempt_key(&entry.workload));
     let calm = pass.run.direction() == Direction::Back || rollout(workload) == Rollout::Done;
-    if !calm || (repeated && !pass.retry) {
+    if !calm || (repeated && !pass.retries(&entry.workload)) {
         return false;
     }
     let stamp = pass.run.restart_stamp(&pass.intent.uid, &entry.workload);
@@ -432,14 +479,14 @@ fn time_out(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, entry: &mut
         return;
     }
     let deadline = after(entry.since, pass.intent.restart.timeout_seconds);
+    let hopeless = hopeless(pass, entry, pods);
     // In a rollback it is passed over: taking it back in would be one more in rollout than allowed.
-    if entry.timed_out && pass.retry && pass.run.direction() == Direction::Forward {
-        entry.timed_out = false;
-        entry.since = pass.now;
+    if entry.timed_out && pass.retries(&entry.workload) && pass.run.direction() == Direction::Forward {
+        (entry.since, entry.timed_out, entry.troubled_since) = (pass.now, false, None);
         pass.event(false, "RetryAccepted", about_workload(&entry.workload), "its time counts anew");
         return;
     }
-    if !entry.timed_out && deadline > pass.now {
+    if !entry.timed_out && deadline > pass.now && hopeless.is_none() {
         pass.wake_at(deadline);
         return;
     }
@@ -447,10 +494,13 @@ fn time_out(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, entry: &mut
         State::Rolling(why) | State::NotReady(why) => why.clone(),
         _ => old_pods(of(pods, &entry.workload), pass.run.destination()),
     };
-    let message = format!(
-        "{} did not come through its restart in {} s: {detail}",
-        entry.workload, pass.intent.restart.timeout_seconds
-    );
+    let message = match hopeless {
+        Some(why) => format!("{} does not come through its restart: {why}", entry.workload),
+        None => format!(
+            "{} did not come through its restart in {} s: {detail}",
+            entry.workload, pass.intent.restart.timeout_seconds
+        ),
+    };
     if !entry.timed_out {
         entry.timed_out = true;
         pass.event(true, "WorkloadFailed", about_workload(&entry.workload), message.clone());
@@ -458,9 +508,50 @@ fn time_out(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, entry: &mut
     pass.wait(WaitReason::WorkloadFailed, about_workload(&entry.workload), message);
 }
 
-/// A failed workload turns the run back if the user chose so.
+/// Why a workload does not come through its restart, whatever time it has left: something is wrong with its new pods that does
+/// not heal, or has not healed within the grace. What may still heal is noted.
+fn hopeless(pass: &mut Pass<'_>, entry: &mut BatchEntry, pods: &Pods<'_>) -> Option<String> {
+    let workload = pass.snapshot.workloads.get(&entry.workload)?;
+    let new = of(pods, &entry.workload)
+        .iter()
+        .copied()
+        .filter(|pod| pod.restart == workload.template.restart && pod.restart.is_some());
+    let Some(Trouble { outlook, message }) = trouble(workload, new) else {
+        entry.troubled_since = None;
+        return None;
+    };
+    let since = *entry.troubled_since.get_or_insert(pass.now);
+    let late = after(since, pass.intent.restart.grace_seconds);
+    if outlook == Outlook::CannotHeal || late <= pass.now {
+        return Some(message);
+    }
+    let because = format!("{}: {message}; it has until {} to heal", entry.workload, shown(late));
+    pass.wait(WaitReason::RolloutTroubled, about_workload(&entry.workload), because);
+    pass.wake_at(late);
+    None
+}
+
+/// Whether more workloads failed than the user tolerates.
+pub(super) fn too_many_failed(pass: &Pass<'_>, entries: &[BatchEntry]) -> bool {
+    let failed = entries.iter().filter(|entry| entry.timed_out).count();
+    failed > usize::try_from(pass.intent.restart.max_failed_workloads).unwrap_or(usize::MAX)
+}
+
+/// Failures that are tolerated hold up nothing while there is something else to do.
+fn pass_over_failed(pass: &mut Pass<'_>, entries: &[BatchEntry]) {
+    let goes_on = entries.iter().any(|entry| !entry.timed_out) && !too_many_failed(pass, entries);
+    if pass.run.direction() == Direction::Back || !goes_on {
+        return;
+    }
+    for wait in pass.waits.iter_mut().filter(|wait| wait.reason == WaitReason::WorkloadFailed) {
+        wait.reason = WaitReason::WorkloadPassedOver;
+    }
+}
+
+/// Too many failed workloads turn the run back if the user chose so.
 fn fails_the_run(pass: &mut Pass<'_>, entries: &[BatchEntry]) -> bool {
     let failed = entries.iter().find(|entry| entry.timed_out).map(|entry| entry.workload.clone());
+    let failed = failed.filter(|_| too_many_failed(pass, entries) && pass.can_turn_back());
     match (failed, pass.intent.on_failure) {
         (Some(workload), OnFailure::Automatic) => {
             let message = pass

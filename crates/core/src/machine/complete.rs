@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+
 use crate::check::{self, CheckInput};
 use crate::gate;
 use crate::ids::NamespaceName;
 use crate::injection::is_relabelled;
 use crate::intent::CompletionMode;
 use crate::inventory::{Group, members};
+use crate::machine::analysis::{self, Opinion};
 use crate::machine::pass::{Pass, after, pair, shown};
 use crate::machine::phase::Trigger;
 use crate::machine::relabel::labels_in_place;
@@ -31,9 +34,16 @@ pub fn complete(pass: &mut Pass<'_>) -> bool {
         pass.run.settled_since = Some(pass.now);
     }
     let until = after(begun, pass.intent.completion.soak_seconds);
+    let well = soaks_well(pass, begun, until);
+    if well == Opinion::TurnedBack {
+        return true;
+    }
     if until > pass.now {
         pass.wait(WaitReason::Soaking, None, format!("the old control plane stays until {}", shown(until)));
         pass.wake_at(until);
+        return false;
+    }
+    if well == Opinion::Waits {
         return false;
     }
     if !counted(pass, until.max(last_change(pass))) {
@@ -69,6 +79,26 @@ pub fn complete(pass: &mut Pass<'_>) -> bool {
     false
 }
 
+/// What the metrics say of everything that was moved, while the old control plane soaks.
+fn soaks_well(pass: &mut Pass<'_>, begun: Timestamp, until: Timestamp) -> Opinion {
+    let intent = pass.intent;
+    if intent.completion.soak_seconds == 0 {
+        return Opinion::Passed;
+    }
+    if pass.run.gate.is_none() {
+        let before = pass.run.started_at.unwrap_or(begun);
+        analysis::open(pass, &intent.analysis, before, Vec::new());
+    }
+    let revisions = pass.revisions();
+    let moved = pass.plan.waves.iter().flat_map(|wave| wave.namespaces.iter().cloned()).collect();
+    let all = [Group::Application, Group::Last]
+        .into_iter()
+        .flat_map(|group| members(intent, pass.snapshot, pair(&revisions), &moved, group))
+        .map(|workload| workload.reference.clone())
+        .collect();
+    analysis::gate(pass, &intent.analysis, "", &all, Some(until))
+}
+
 /// No label leads to another revision. That is success only if no proxy is on another one either: namespaces on a revision
 /// tag, or whose label was moved before their pods, look the same from a distance.
 fn nothing_to_move(pass: &mut Pass<'_>) -> bool {
@@ -100,7 +130,7 @@ fn nothing_to_move(pass: &mut Pass<'_>) -> bool {
 }
 
 /// Namespaces that came to the source late, and workloads of the waves that fell back, go through a wave of their own.
-fn late(pass: &mut Pass<'_>, begun: jiff::Timestamp) -> bool {
+fn late(pass: &mut Pass<'_>, begun: Timestamp) -> bool {
     let revisions = pass.revisions();
     let pair = pair(&revisions);
     let mut namespaces = planning::stragglers(pass.intent, pass.snapshot, pair, &pass.plan);
@@ -134,7 +164,7 @@ fn late(pass: &mut Pass<'_>, begun: jiff::Timestamp) -> bool {
 
 /// When something last happened to the labels of the plan: pods may have been made on the source until then, so an older
 /// count proves nothing. Seen by us, or told by `managedFields`, whose times are whole seconds, rounded down.
-fn last_change(pass: &Pass<'_>) -> jiff::Timestamp {
+fn last_change(pass: &Pass<'_>) -> Timestamp {
     let written = pass
         .plan
         .waves
@@ -144,11 +174,11 @@ fn last_change(pass: &Pass<'_>) -> jiff::Timestamp {
         .filter_map(|namespace| namespace.injection_labels_written())
         .max()
         .map(|at| after(at, 1));
-    written.into_iter().chain(pass.run.settled_since).max().unwrap_or(jiff::Timestamp::MIN)
+    written.into_iter().chain(pass.run.settled_since).max().unwrap_or(Timestamp::MIN)
 }
 
 /// Whether a count is there that began after the soak; otherwise one is asked for.
-fn counted(pass: &mut Pass<'_>, since: jiff::Timestamp) -> bool {
+fn counted(pass: &mut Pass<'_>, since: Timestamp) -> bool {
     let counted = pass.snapshot.census.as_ref().and_then(|census| census.taken_at);
     let Some(counted) = counted.filter(|counted| *counted >= since) else {
         pass.needs.census_since = Some(since);
@@ -198,6 +228,7 @@ fn accepted(pass: &mut Pass<'_>) -> bool {
 fn finish(pass: &mut Pass<'_>, how: &str) -> bool {
     pass.run.ended_at = Some(pass.now);
     pass.run.soak_since = None;
+    pass.run.gate = None;
     pass.needs.census_since = None;
     pass.event(false, "UpgradeSucceeded", None, format!("everything runs on {}: {how}", pass.run.target));
     pass.go(Trigger::Completed)

@@ -1,7 +1,7 @@
 //! Which workloads the batch takes in next, and what keeps them out.
 
 use crate::ids::WorkloadRef;
-use crate::machine::batch::{Front, is_concerned, max_open, terminating};
+use crate::machine::batch::{Front, is_concerned, max_open, terminating, too_many_failed};
 use crate::machine::pass::{Pass, about_workload, after, shown};
 use crate::machine::workload::{Pods, State, of, only_unready_are_stale, safe_to_restart, state};
 use crate::observed::{Pod, Workload};
@@ -45,7 +45,11 @@ pub fn fill(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, mut entries
             (rollout(it) == Rollout::Done, !unready)
         });
     }
-    if front.held || candidates.is_empty() || (forward && failed > 0) || !may_open(pass, &entries) {
+    if front.held
+        || candidates.is_empty()
+        || (forward && too_many_failed(pass, &entries))
+        || !may_open(pass, front.analysis.is_some(), &entries)
+    {
         return Filled { entries, waits_for_others };
     }
     let max = max_open(front);
@@ -53,7 +57,7 @@ pub fn fill(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, mut entries
         let rolling = rolling_unlisted(pass, front, pods, &entries);
         let others: Vec<&WorkloadRef> =
             rolling.into_iter().filter(|other| **other != workload.reference).collect();
-        let listed = if forward { entries.len() } else { entries.len() - failed };
+        let listed = entries.len() - failed;
         if listed + others.len() >= max || entries.len() >= crate::record::MAX_BATCH {
             waits_for_others |= !others.is_empty();
             note_unlisted(pass, &others, &workload.reference);
@@ -68,6 +72,7 @@ pub fn fill(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, mut entries
                 uid: workload.uid.clone(),
                 since: pass.now,
                 timed_out: false,
+                troubled_since: None,
             });
         } else {
             waits_for_others = true;
@@ -117,7 +122,8 @@ pub fn rolling_unlisted<'a>(
 }
 
 /// Suspension, windows and the pause between batches hold back new restarts; what is open goes on.
-fn may_open(pass: &mut Pass<'_>, entries: &[BatchEntry]) -> bool {
+/// Where metrics judge a batch as a whole, it is not refilled.
+fn may_open(pass: &mut Pass<'_>, gated: bool, entries: &[BatchEntry]) -> bool {
     if pass.run.direction() == Direction::Back {
         return true;
     }
@@ -125,13 +131,13 @@ fn may_open(pass: &mut Pass<'_>, entries: &[BatchEntry]) -> bool {
         return false;
     }
     let pause = pass.intent.restart.pause_seconds;
-    if pause == 0 {
+    if pause == 0 && !gated {
         return true;
     }
     if !entries.is_empty() {
         return false;
     }
-    let until = pass.run.batch_closed_at.map(|closed| after(closed, pause));
+    let until = pass.run.batch_closed_at.filter(|_| pause > 0).map(|closed| after(closed, pause));
     match until {
         Some(until) if until > pass.now => {
             pass.wait(WaitReason::BatchPause, None, format!("the next batch starts at {}", shown(until)));

@@ -2,12 +2,14 @@
 
 pub mod phase;
 
+pub(crate) mod analysis;
 pub(crate) mod back;
 pub(crate) mod batch;
 pub(crate) mod complete;
 pub(crate) mod fill;
 pub(crate) mod pass;
 pub(crate) mod people;
+pub(crate) mod progress;
 pub(crate) mod relabel;
 pub(crate) mod start;
 pub(crate) mod wave;

@@ -8,10 +8,13 @@ use crate::gate;
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
 use crate::intent::Intent;
 use crate::inventory::{Pair, moved_by};
+use crate::labels;
 use crate::machine::phase::{Phase, Trigger};
 use crate::observed::Snapshot;
 use crate::plan::{Plan, PlannedWave};
-use crate::record::{MAX_HISTORY, Record, Rollback, RollbackCause, Run, RunSummary, SCHEMA, WaveStep};
+use crate::record::{
+    MAX_HISTORY, Record, Rollback, RollbackCause, Run, RunSummary, SCHEMA, Sample, WaveStep, attempt_key,
+};
 use crate::wait::{Wait, WaitReason};
 use crate::window::{Opening, opening};
 
@@ -26,10 +29,14 @@ pub struct Pass<'a> {
     pub run: Run,
     pub plan: Plan,
     pub history: Vec<RunSummary>,
+    /// The last measurements, newest first.
+    pub samples: Vec<Sample>,
     /// The cluster was looked at for the plan in this call.
     pub surveyed: bool,
     /// The retry annotation has a value that was not acted on yet.
     pub retry: bool,
+    /// The workload that the retry is for, as [`attempt_key`] writes it; everything if there is none.
+    pub retry_of: Option<String>,
     pub effects: Vec<Effect>,
     pub events: Vec<Event>,
     /// Events of effects: they happen only if the effects do.
@@ -44,11 +51,13 @@ impl<'a> Pass<'a> {
     /// Starts from what status says.
     pub fn new(now: Timestamp, intent: &'a Intent, persisted: &'a Record, snapshot: &'a Snapshot) -> Self {
         let mut history = persisted.history.clone();
+        let mut samples = persisted.samples.clone();
         let run = match &persisted.run {
             None => new_run(intent, 1),
             Some(run) if wants_next_run(intent, run) => {
                 history.insert(0, summary(run));
                 history.truncate(MAX_HISTORY);
+                samples.clear();
                 new_run(intent, run.counter + 1)
             }
             Some(run) => run.clone(),
@@ -58,9 +67,11 @@ impl<'a> Pass<'a> {
             intent,
             snapshot,
             retry: intent.retry.is_some() && intent.retry != run.handled_retry,
+            retry_of: intent.retry.as_deref().and_then(named_workload),
             run,
             plan: persisted.plan.clone().unwrap_or_default(),
             history,
+            samples,
             surveyed: false,
             effects: Vec::new(),
             events: Vec::new(),
@@ -114,6 +125,16 @@ impl<'a> Pass<'a> {
         true
     }
 
+    /// Whether a person asked to try this workload once more: by a retry of everything, or of it.
+    pub fn retries(&self, workload: &WorkloadRef) -> bool {
+        self.retry && self.retry_of.as_ref().is_none_or(|named| *named == attempt_key(workload))
+    }
+
+    /// Whether a person asked to try once more whatever is blocked.
+    pub fn retries_all(&self) -> bool {
+        self.retry && self.retry_of.is_none()
+    }
+
     /// Asks for a write. It is dropped at the end if the facts that it rests on are not stored yet.
     pub fn effect(&mut self, effect: Effect) {
         self.effects.push(effect);
@@ -149,6 +170,10 @@ impl<'a> Pass<'a> {
                 None,
                 "paused by annotation: status.actions has the value that resumes",
             );
+            return false;
+        }
+        if self.run.progress.as_ref().is_some_and(|progress| progress.exceeded) {
+            // The reason is noted where the time is measured.
             return false;
         }
         if self.intent.plan_only {
@@ -222,6 +247,12 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// How a person asks for a retry.
+    pub fn how_to_retry(&self, effect: &str) -> String {
+        let name = &self.intent.name;
+        format!("kubectl annotate meshupgrade {name} {}=$(date +%s) --overwrite {effect}", labels::RETRY)
+    }
+
     /// Turns the run back. Latched: there is no way to turn it forward again.
     pub fn turn_back(&mut self, cause: RollbackCause, message: String) {
         self.event(true, "RollbackStarted", None, message.clone());
@@ -234,6 +265,9 @@ impl<'a> Pass<'a> {
         self.run.settled_since = None;
         self.run.soak_since = None;
         self.run.idle_since = None;
+        self.run.gate = None;
+        self.run.progress = None;
+        self.run.wave_began = None;
         self.run.astray.clear();
         self.run.relabel_again.clear();
         self.run.step = WaveStep::Relabel;
@@ -257,8 +291,19 @@ impl<'a> Pass<'a> {
 
     /// The record to store.
     pub fn record(&self) -> Record {
-        Record { plan: Some(self.plan.clone()), run: Some(self.run.clone()), history: self.history.clone() }
+        Record {
+            plan: Some(self.plan.clone()),
+            run: Some(self.run.clone()),
+            history: self.history.clone(),
+            samples: self.samples.clone(),
+        }
     }
+}
+
+/// The workload that a retry is for: `Kind/namespace/name`, before a `#` that tells one retry from the next.
+fn named_workload(retry: &str) -> Option<String> {
+    let name = retry.split('#').next()?;
+    (name.split('/').count() == 3).then(|| name.to_owned())
 }
 
 /// The pair of a run.
@@ -334,6 +379,9 @@ fn new_run(intent: &Intent, counter: u32) -> Run {
         completion_approved: false,
         paused: false,
         retries: 0,
+        wave_began: None,
+        progress: None,
+        gate: None,
     }
 }
 

@@ -47,7 +47,7 @@ fn accept(pass: &mut Pass<'_>, action: &Action) -> Result<(), String> {
         Verb::Approve => pass.run.approved_waves = pass.run.wave + 1,
         Verb::Pause => pass.run.paused = true,
         Verb::Resume => pass.run.paused = false,
-        Verb::Retry => pass.retry = true,
+        Verb::Retry => (pass.retry, pass.retry_of) = (true, None),
         Verb::Rollback => {
             pass.turn_back(RollbackCause::Requested, format!("{}={} was set", labels::ACTION, action.value));
         }

@@ -352,7 +352,7 @@ fn announce(pass: &mut Pass<'_>, relabel: &Relabel) {
 }
 
 fn reverted(pass: &mut Pass<'_>, name: &NamespaceName) {
-    if pass.retry {
+    if pass.retries_all() {
         let attempt = pass.run.label_attempts.entry(name.clone()).or_insert(1);
         *attempt += 1;
         pass.run.relabel_again.insert(name.clone());

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::gate;
 use crate::ids::NamespaceName;
 use crate::inventory::{Group, members};
+use crate::machine::analysis::{self, Opinion};
 use crate::machine::batch::{self, Front};
 use crate::machine::pass::{Pass, after, pair, shown};
 use crate::machine::people;
@@ -91,7 +92,11 @@ fn restart(
     open: bool,
 ) -> bool {
     let settled = settled(pass);
-    let front = front_of(pass, wave, namespaces, !open || !settled);
+    let analysis = analysis::of_wave(pass.intent, wave);
+    let front = Front {
+        analysis: (!analysis.metrics.is_empty()).then_some(analysis),
+        ..front_of(pass, wave, namespaces, !open || !settled)
+    };
     if !batch::advance(pass, &front) {
         // A failed workload may have turned the run back.
         return pass.run.rollback.is_some();
@@ -110,6 +115,8 @@ fn restart(
     if wave.soak_seconds > 0 {
         pass.run.step = WaveStep::Proven;
         pass.run.soak_since = Some(pass.now);
+        let before = pass.run.wave_began.unwrap_or(pass.now);
+        analysis::open(pass, analysis, before, Vec::new());
         return pass.go(Trigger::WaveProven);
     }
     next_wave(pass)
@@ -128,6 +135,8 @@ pub fn front_of<'a>(
         members: members(pass.intent, pass.snapshot, pair(&revisions), namespaces, group),
         max_concurrent: wave.max_concurrent,
         held,
+        analysis: None,
+        wave: wave.name.clone(),
     }
 }
 
@@ -139,9 +148,16 @@ pub fn soak(pass: &mut Pass<'_>) -> bool {
     let namespaces: BTreeSet<NamespaceName> = wave.namespaces.iter().cloned().collect();
     pass.needs.pods.clone_from(&namespaces);
     let until = after(*pass.run.soak_since.get_or_insert(pass.now), wave.soak_seconds);
+    let well = soaks_well(pass, &wave, &namespaces, until);
+    if well == Opinion::TurnedBack {
+        return true;
+    }
     if until > pass.now {
         pass.wait(WaitReason::Soaking, None, format!("wave {:?} soaks until {}", wave.name, shown(until)));
         pass.wake_at(until);
+        return false;
+    }
+    if well == Opinion::Waits {
         return false;
     }
     // What was opened at the end of a soak is watched until it is over.
@@ -161,12 +177,27 @@ pub fn soak(pass: &mut Pass<'_>) -> bool {
     next_wave(pass)
 }
 
+/// What the metrics of a wave say while it soaks.
+fn soaks_well(
+    pass: &mut Pass<'_>,
+    wave: &PlannedWave,
+    namespaces: &BTreeSet<NamespaceName>,
+    until: jiff::Timestamp,
+) -> Opinion {
+    let front = front_of(pass, wave, namespaces, true);
+    let workloads = front.members.iter().map(|workload| workload.reference.clone()).collect();
+    analysis::gate(pass, analysis::of_wave(pass.intent, wave), &wave.name, &workloads, Some(until))
+}
+
 fn next_wave(pass: &mut Pass<'_>) -> bool {
     pass.run.wave += 1;
     pass.run.step = WaveStep::Relabel;
     pass.run.settled_since = None;
     pass.run.soak_since = None;
     pass.run.batch_closed_at = None;
+    pass.run.wave_began = None;
+    pass.run.progress = None;
+    pass.run.gate = None;
     if let Some(wave) = pass.current_wave().cloned() {
         pass.event(
             false,
@@ -215,6 +246,9 @@ pub fn append(pass: &mut Pass<'_>, namespaces: &BTreeSet<NamespaceName>) -> bool
     pass.run.step = WaveStep::Relabel;
     pass.run.settled_since = None;
     pass.run.soak_since = None;
+    pass.run.wave_began = None;
+    pass.run.progress = None;
+    pass.run.gate = None;
     for wave in [Some(wave), gateways].into_iter().flatten() {
         pass.plan.workloads = pass.plan.workloads.saturating_add(wave.workloads);
         pass.plan.waves.push(wave);

@@ -81,7 +81,7 @@ pub fn explain(pods: &[&Pod], why: String) -> String {
     let problem = pods
         .iter()
         .filter(|pod| !pod.finished && !pod.ready)
-        .find_map(|pod| pod.problem.as_ref().map(|problem| format!("pod {}: {problem}", pod.name)));
+        .find_map(|pod| pod.problem.as_ref().map(|problem| format!("pod {}: {}", pod.name, problem.message)));
     match problem {
         Some(problem) => format!("{why}; {problem}"),
         None => why,

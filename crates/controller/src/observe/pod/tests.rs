@@ -107,7 +107,7 @@ fn annotations_are_cut_down_and_the_restart_stamp_is_kept() {
 }
 
 fn problem_of(status: &Value) -> Option<String> {
-    pod(&json!({"name": "web-1"}), &json!({}), status).problem
+    pod(&json!({"name": "web-1"}), &json!({}), status).problem.map(|problem| problem.message)
 }
 
 #[test]
@@ -187,4 +187,19 @@ fn a_pod_that_goes_says_when_its_grace_ends() {
     );
     assert_eq!(seen.deletion, Some("2026-01-01T00:00:30Z".parse().unwrap()));
     assert!(seen.host_network);
+}
+
+#[test]
+fn what_merely_starts_has_no_reason_and_what_fails_has_kubernetes_own() {
+    let reason = |status: &Value| pod(&json!({"name": "web-1"}), &json!({}), status).problem.unwrap().reason;
+    let waiting =
+        |why: &str| json!({"containerStatuses": [{"name": "web", "state": {"waiting": {"reason": why}}}]});
+    assert_eq!(reason(&waiting("ContainerCreating")), "");
+    assert_eq!(reason(&waiting("ImagePullBackOff")), "ImagePullBackOff");
+    let unscheduled =
+        json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]});
+    assert_eq!(reason(&unscheduled), "Unschedulable");
+    let running = |restarts: u32| json!({"containerStatuses": [{"name": "web", "restartCount": restarts, "state": {"running": {}}}]});
+    assert_eq!(reason(&running(0)), "");
+    assert_eq!(reason(&running(3)), "Restarted", "between two crashes");
 }
