@@ -43,6 +43,8 @@ fn a_mistake_is_named_with_its_field() {
         ("name: a\nurl: prometheus", "sources[0].url"),
         ("name: a\nurl: ftp://p", "sources[0].url"),
         ("name: a\nurl: https://user:hush@p", "sources[0].url"),
+        ("name: a\nurl: https://hush@p", "sources[0].url"),
+        ("name: a\nurl: https://:hush@p", "sources[0].url"),
         ("name: a\nurl: https://p?x=hush", "sources[0].url"),
         ("name: a\nurl: https://p#hush", "sources[0].url"),
         ("name: a\nurl: http://p\ncaFile: /ca", "sources[0].caFile"),
