@@ -47,3 +47,27 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
+
+{{- define "meshupgrade.metricSourcesName" -}}
+{{ include "meshupgrade.fullname" . | trunc 48 | trimSuffix "-" }}-metric-sources
+{{- end }}
+
+{{/* The file of metric sources. Every source that has files has a directory of its own. */}}
+{{- define "meshupgrade.metricSources" -}}
+sources:
+{{- range $source := .Values.metricSources }}
+  - {{ omit . "caConfigMap" "token" "timeoutSeconds" "maxBodyBytes" | toYaml | nindent 4 | trim }}
+    {{- /* As numbers of values they may be floats, which are written with an exponent. */}}
+    {{- range $field := list "timeoutSeconds" "maxBodyBytes" }}
+    {{- with get $source $field }}
+    {{ $field }}: {{ int64 . }}
+    {{- end }}
+    {{- end }}
+    {{- if .caConfigMap }}
+    caFile: /etc/meshupgrade/sources/{{ .name }}/ca.crt
+    {{- end }}
+    {{- if .token }}
+    tokenFile: /etc/meshupgrade/sources/{{ .name }}/token
+    {{- end }}
+{{- end }}
+{{- end }}

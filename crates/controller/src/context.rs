@@ -20,6 +20,7 @@ use crate::election::Leadership;
 use crate::events::Events;
 use crate::health::Health;
 use crate::memory::{self, Memory};
+use crate::metric_sources::MetricSources;
 use crate::metrics::Metrics;
 use crate::observe::Stores;
 use crate::stop::Stop;
@@ -52,6 +53,8 @@ pub struct Context {
     pub config_maps: ConfigMapWatches,
     /// Cluster-wide looks, on demand.
     pub censuses: Censuses,
+    /// Queries of metric sources, on demand.
+    pub metric_sources: MetricSources,
     /// All MeshUpgrades.
     pub upgrades: UpgradeStore,
     /// What is remembered of each MeshUpgrade.
@@ -119,6 +122,7 @@ impl Context {
             tracing::info!(upgrade = gone.name, "deleted: everything stays where it is");
             self.pods.want(&uid, &BTreeSet::new());
             self.censuses.forget(&uid);
+            self.metric_sources.forget(&uid);
             if alive.is_empty() || !cached.iter().any(|object| object.name_any() == gone.name) {
                 self.metrics.upgrades.forget(&gone.name, &gone.record);
             }
@@ -140,6 +144,7 @@ impl Context {
             applied: self.memory.applied(&intent.uid),
             refused: self.memory.refused(&intent.uid),
             operator: self.settings.operator.clone(),
+            answers: self.metric_sources.answers(&intent.uid),
             ..self.stores.snapshot(&intent.istio_namespace, &config_maps)
         })
     }
@@ -148,6 +153,7 @@ impl Context {
     pub fn need(&self, intent: &Intent, needs: &Needs) -> Option<Duration> {
         self.memory.set_needs(&intent.uid, needs);
         self.pods.want(&intent.uid, &needs.pods);
+        self.metric_sources.want(&intent.uid, &needs.queries);
         let since = needs.census_since?;
         self.censuses.want(self, &intent.uid, &intent.istio_namespace, since)
     }

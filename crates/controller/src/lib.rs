@@ -19,6 +19,7 @@ pub mod election;
 pub mod events;
 pub mod health;
 pub mod memory;
+pub mod metric_sources;
 pub mod metrics;
 pub mod observe;
 pub mod publish;

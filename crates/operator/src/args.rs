@@ -1,11 +1,13 @@
 //! The command line. Every flag has an environment variable, for the chart.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
 use meshupgrade_controller::election::{Timing, task::Election};
+use meshupgrade_controller::metric_sources::config::{self, Sources};
 use meshupgrade_core::ids::{WorkloadKind, WorkloadRef};
 
 /// Upgrades Istio by revisions: carries out the `MeshUpgrade` objects of a cluster.
@@ -50,6 +52,9 @@ pub struct Args {
     /// How long one call to the API server may take.
     #[arg(long, env = "CALL_TIMEOUT_SECONDS", default_value_t = 10)]
     pub call_timeout_seconds: u64,
+    /// File that names the metric sources which MeshUpgrades may ask; without it there are none.
+    #[arg(long, env = "METRIC_SOURCES", value_name = "FILE")]
+    pub metric_sources: Option<PathBuf>,
     /// How logs are written. What is logged is set by RUST_LOG.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -88,6 +93,12 @@ impl Args {
         })
     }
 
+    /// The metric sources, if their file is right. Needs a TLS provider, and speaks to none of them.
+    pub fn sources(&self) -> Result<Sources> {
+        let Some(file) = &self.metric_sources else { return Ok(Sources::new()) };
+        config::read(file).with_context(|| format!("--metric-sources {}", file.display()))
+    }
+
     /// Our name among the processes of this operator.
     pub fn identity(&self) -> String {
         self.identity.clone().unwrap_or_else(|| {
@@ -117,6 +128,15 @@ mod tests {
         let election = args.election("here").unwrap();
         assert_eq!(election.namespace, "here");
         assert!(!election.identity.is_empty());
+    }
+
+    #[test]
+    fn without_a_file_there_are_no_metric_sources_and_a_wrong_one_ends_the_start() {
+        let args = Args::parse_from(["meshupgrade-operator"]);
+        assert!(args.sources().unwrap().is_empty());
+        let args = Args::parse_from(["meshupgrade-operator", "--metric-sources", "/missing"]);
+        let error = format!("{:#}", args.sources().unwrap_err());
+        assert!(error.starts_with("--metric-sources /missing: ") && error.contains("not found"), "{error}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use meshupgrade_controller::election::task::Elector;
 use meshupgrade_controller::events::Events;
 use meshupgrade_controller::health::Health;
 use meshupgrade_controller::memory::Memory;
+use meshupgrade_controller::metric_sources::MetricSources;
 use meshupgrade_controller::metrics::Metrics;
 use meshupgrade_controller::observe::Stores;
 use meshupgrade_controller::stop::{self, Stop};
@@ -36,6 +37,7 @@ const DRAIN: Duration = Duration::from_secs(25);
 
 /// Runs the operator until a signal ends it, or until something is lost that only a new process can get back.
 pub async fn run(args: Args) -> Result<()> {
+    let sources = args.sources()?;
     let config = Config::infer().await.context("no access to a cluster is configured")?;
     let election = args.election(&config.default_namespace)?;
     let metrics = Metrics::new()?;
@@ -55,6 +57,7 @@ pub async fn run(args: Args) -> Result<()> {
         pods: PodWatches::new(clients.clone(), poke.clone(), health.clone()),
         config_maps: ConfigMapWatches::new(clients.clone(), poke.clone(), health.clone()),
         censuses: Censuses::default(),
+        metric_sources: MetricSources::new(sources, metrics.clone(), poke.clone()),
         stores: Stores::default(),
         memory: Memory::default(),
         settings: settings(&args),

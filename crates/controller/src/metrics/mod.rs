@@ -1,5 +1,5 @@
 //! Metrics: the names of controller-runtime, which dashboards know, and a few of our own. No label has more values
-//! than there are MeshUpgrades, revisions, phases or HTTP codes.
+//! than there are MeshUpgrades, revisions, phases, metric sources or HTTP codes.
 
 mod process;
 mod upgrades;

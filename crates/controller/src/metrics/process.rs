@@ -20,6 +20,8 @@ pub struct Process {
     max_workers: IntGaugeVec,
     calls: Calls,
     census_seconds: HistogramVec,
+    source_queries: IntCounterVec,
+    source_seconds: HistogramVec,
     leader: IntGauge,
     watched: IntGaugeVec,
 }
@@ -85,6 +87,18 @@ impl Process {
                 "How long cluster-wide looks at proxies and references took.",
                 &["result"],
             )?,
+            source_queries: counter(
+                registry,
+                "meshupgrade_metric_source_queries_total",
+                "Queries of metric sources, by what became of them.",
+                &["source", "result"],
+            )?,
+            source_seconds: histogram(
+                registry,
+                "meshupgrade_metric_source_query_time_seconds",
+                "How long queries of metric sources took.",
+                &["source"],
+            )?,
             leader: single(registry, "meshupgrade_leader", "1 while this process leads.")?,
             watched: gauge(
                 registry,
@@ -145,6 +159,12 @@ impl Process {
     pub fn census_ended(&self, complete: bool, took: Duration) {
         let result = if complete { "complete" } else { "incomplete" };
         self.census_seconds.with_label_values(&[result]).observe(took.as_secs_f64());
+    }
+
+    /// A query of a metric source ended. The source is the name of a configured one, or one word for all others.
+    pub fn metric_source_answered(&self, source: &str, result: &'static str, took: Duration) {
+        self.source_queries.with_label_values(&[source, result]).inc();
+        self.source_seconds.with_label_values(&[source]).observe(took.as_secs_f64());
     }
 
     /// Whether this process leads.

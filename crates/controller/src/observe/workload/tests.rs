@@ -67,7 +67,8 @@ fn a_deployment_is_brought_to_the_common_form() {
             updated: 2,
             ready: 3,
             available: 1,
-            deadline_exceeded: true
+            deadline_exceeded: true,
+            create_failure: None,
         }
     );
     assert_eq!(workload.template.restart.as_deref(), Some("stamp"));
