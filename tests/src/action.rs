@@ -94,6 +94,8 @@ pub enum Action {
     Strand(WorkloadRef),
     /// All silent nodes return.
     HealNodes,
+    /// The provider patches a control plane: its injector gives another image from now on.
+    Patch(&'static str),
     /// A metric source changes.
     Telemetry(Source),
     /// From now on requests of a workload fail on a revision.
@@ -136,6 +138,12 @@ pub fn act(world: &mut World, action: Action) {
             world.version += 1;
         }
         Action::Istiod(revision, ready) => planes::set_ready(world, &Revision::from(revision), ready),
+        Action::Patch(revision) => {
+            if let Some(plane) = world.planes.get_mut(&Revision::from(revision)) {
+                plane.patch += 1;
+            }
+            world.touch(Kind::Planes);
+        }
         Action::Webhook(..) | Action::Config(..) | Action::OtherUpgrade(_) => on_surroundings(world, &action),
         Action::Install(revision) => {
             world.plane(revision, Plane { installed: true, ready: 2, ..Plane::default() })
@@ -337,6 +345,7 @@ impl fmt::Display for Action {
             Self::Unrefer => write!(f, "removes the EnvoyFilter"),
             Self::Strand(workload) => write!(f, "loses the node of a pod of {workload}"),
             Self::HealNodes => write!(f, "brings the nodes back"),
+            Self::Patch(revision) => write!(f, "patches the control plane {revision}"),
             Self::Telemetry(source) => write!(f, "sets the metric source to {source:?}"),
             Self::Ail(workload, revision) => write!(f, "lets requests of {workload} fail on {revision}"),
             Self::Soothe => write!(f, "mends all requests"),

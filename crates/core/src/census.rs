@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
 use crate::observed::{Labels, Pod, PodTemplate};
-use crate::pods::workload_of;
+use crate::pods::{image_version, workload_of};
 
 /// How many examples of one thing a census keeps; the rest is only counted.
 pub const SAMPLES: usize = 50;
@@ -21,6 +21,8 @@ pub struct Census {
     pub proxies: BTreeMap<NamespaceName, BTreeMap<Revision, u32>>,
     /// Live proxies of Deployments, StatefulSets and DaemonSets by revision and workload.
     pub workloads: BTreeMap<Revision, BTreeMap<WorkloadRef, u32>>,
+    /// Versions of these proxies (see [`crate::pods::image_version`]), without those whose pod fixes its image.
+    pub versions: BTreeMap<Revision, BTreeMap<WorkloadRef, BTreeMap<String, u32>>>,
     /// Live proxies that no Deployment, StatefulSet or DaemonSet owns: bare pods, Jobs, other controllers, gateways
     /// of the Gateway API. At most [`SAMPLES`] for each revision.
     pub unmanaged: Vec<UnmanagedPod>,
@@ -108,6 +110,11 @@ impl Census {
         let owner = match workload_of(pod) {
             Some(workload) if gateway_api => Some((workload.kind.to_string(), workload.name)),
             Some(workload) => {
+                if !pod.annotations.contains_key(crate::labels::PROXY_IMAGE) {
+                    let versions = self.versions.entry(revision.clone()).or_default();
+                    let version = image_version(&proxy.image).to_owned();
+                    *versions.entry(workload.clone()).or_default().entry(version).or_default() += 1;
+                }
                 *self.workloads.entry(revision).or_default().entry(workload).or_default() += 1;
                 return;
             }
@@ -142,6 +149,18 @@ impl Census {
             *part.unmanaged_count.entry(pod.revision.clone()).or_default() += 1;
         }
         part
+    }
+
+    /// Workloads with proxies of a revision that have another version than its injector gives now, and how many such proxies.
+    pub fn outdated(&self, revision: &Revision, version: &str) -> BTreeMap<&WorkloadRef, u32> {
+        let old = |versions: &BTreeMap<String, u32>| -> u32 {
+            versions.iter().filter(|(found, _)| *found != version).map(|(_, count)| count).sum()
+        };
+        let workloads = self.versions.get(revision).into_iter().flatten();
+        workloads
+            .map(|(workload, versions)| (workload, old(versions)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
     }
 
     /// How many live proxies of a revision there are, in how many namespaces.

@@ -158,6 +158,8 @@ mod analysis_tests;
 #[cfg(test)]
 mod forward_tests;
 #[cfg(test)]
+mod patch_tests;
+#[cfg(test)]
 mod people_tests;
 #[cfg(test)]
 mod rollback_tests;

@@ -53,6 +53,10 @@ pub fn standing(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>, namespace:
     }
     let moved_before = moved_by(namespace, pair);
     match namespace_injection(&snapshot.webhooks, &namespace.name, &namespace.labels) {
+        // Nothing is moved: whoever gets this revision's sidecar takes part, by whatever label.
+        Injection::One(injector) if pair.source == pair.target && injector.revision == *pair.source => {
+            Standing::InScope
+        }
         Injection::One(injector) => match injector.tag {
             Some(tag) => left(
                 "OnRevisionTag",

@@ -86,6 +86,8 @@ pub struct ControlPlane {
     pub istiod: Option<Istiod>,
     /// Whether the injector ConfigMap `istio-sidecar-injector[-<rev>]` exists.
     pub injector_config: bool,
+    /// The image of the proxies that its injector adds now, if its ConfigMap says so.
+    pub proxy_image: Option<String>,
     /// What matters of the mesh ConfigMap `istio[-<rev>]`; `None` when it is missing or unreadable.
     pub mesh_config: Option<MeshConfig>,
 }

@@ -145,6 +145,11 @@ pub fn gateways(
     })
 }
 
+/// The namespaces in scope.
+pub fn scope_names(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>) -> BTreeSet<NamespaceName> {
+    scope(intent, snapshot, pair).0.into_iter().map(|namespace| namespace.name.clone()).collect()
+}
+
 fn scope<'a>(
     intent: &Intent,
     snapshot: &'a Snapshot,
@@ -222,9 +227,32 @@ fn not_restarted(
         message: workload.message.clone(),
     });
     workloads
+        .chain(fixed_images(snapshot, pair, namespaces))
         .chain(template_decides(snapshot, pair, namespaces))
         .chain(unmanaged(snapshot, pair, namespaces))
         .collect()
+}
+
+/// Patch upgrade: workloads whose template fixes the image of the proxy.
+fn fixed_images<'a>(
+    snapshot: &'a Snapshot,
+    pair: Pair<'a>,
+    namespaces: &'a BTreeSet<NamespaceName>,
+) -> impl Iterator<Item = NotRestarted> + 'a {
+    workloads_in(snapshot, namespaces).filter(move |_| pair.source == pair.target).filter_map(|(_, workload)| {
+        let image = workload.template.annotations.get(labels::PROXY_IMAGE)?;
+        let reference = &workload.reference;
+        Some(NotRestarted {
+            kind: reference.kind.to_string(),
+            namespace: reference.namespace.clone(),
+            name: reference.name.clone(),
+            reason: "CustomProxyImage".into(),
+            message: format!(
+                "the annotation {} of its pod template fixes the proxy image to {image}, which no restart changes",
+                labels::PROXY_IMAGE
+            ),
+        })
+    })
 }
 
 /// Workloads outside of the scope whose own pod label names the source: relabelling a namespace does not reach them.

@@ -1,9 +1,11 @@
 //! Live pods: whose they are, and whether they have the sidecar that they should have.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::ids::{Revision, WorkloadKind, WorkloadRef};
+use crate::labels;
 use crate::observed::Pod;
 
 /// Pod label of a Deployment's ReplicaSet; its value ends the ReplicaSet's name.
@@ -47,10 +49,49 @@ pub fn by_workload(pods: &[Arc<Pod>]) -> BTreeMap<WorkloadRef, Vec<&Pod>> {
     groups
 }
 
-/// Whether a live pod, which should be injected by `expected`, is not: it has no proxy, a proxy of another revision, or
+/// What the proxies of a run's workloads are to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted<'a> {
+    /// Of this revision.
+    pub revision: &'a Revision,
+    /// Of this version, see [`image_version`]. Only a patch upgrade asks for one.
+    pub version: Option<&'a str>,
+}
+
+impl fmt::Display for Wanted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.version {
+            Some(version) => write!(f, "{} ({version})", self.revision),
+            None => write!(f, "{}", self.revision),
+        }
+    }
+}
+
+/// Whether a live pod, which should have the wanted proxy, does not: it has no proxy, a proxy of another revision or version, or
 /// one whose revision nobody knows. Terminating pods count, finished ones are never stale.
-pub fn is_stale(pod: &Pod, expected: &Revision) -> bool {
-    !pod.finished && pod.proxy.as_ref().is_none_or(|proxy| proxy.revision.as_ref() != Some(expected))
+pub fn is_stale(pod: &Pod, wanted: Wanted<'_>) -> bool {
+    !pod.finished
+        && pod.proxy.as_ref().is_none_or(|proxy| {
+            proxy.revision.as_ref() != Some(wanted.revision)
+                || wanted.version.is_some_and(|version| !has_version(pod, version))
+        })
+}
+
+/// Whether the proxy of a pod has a version. Where the pod's own annotation fixes the image, no restart changes it.
+pub fn has_version(pod: &Pod, version: &str) -> bool {
+    pod.annotations.contains_key(labels::PROXY_IMAGE)
+        || pod.proxy.as_ref().is_some_and(|proxy| image_version(&proxy.image) == version)
+}
+
+/// What tells one build of a proxy image from another: its digest, or its tag without the name of the variant. The registry does
+/// not: mirrors and policies rewrite it. Source of the variants: Istio's pkg/config/analysis/analyzers/injection/injection-image.go.
+pub fn image_version(image: &str) -> &str {
+    if let Some((_, digest)) = image.split_once('@') {
+        return digest;
+    }
+    let name = image.rsplit('/').next().unwrap_or(image);
+    let tag = name.split_once(':').map_or("latest", |(_, tag)| tag);
+    ["-distroless", "-debug"].iter().find_map(|variant| tag.strip_suffix(variant)).unwrap_or(tag)
 }
 
 #[cfg(test)]
@@ -135,20 +176,49 @@ mod tests {
 
     #[test]
     fn a_pod_without_the_expected_proxy_is_stale() {
-        let expected = Revision::from("asm-1-28");
-        assert!(is_stale(&Pod::default(), &expected));
-        assert!(is_stale(&with_proxy(Some("asm-1-27")), &expected));
-        assert!(is_stale(&with_proxy(None), &expected));
-        assert!(!is_stale(&with_proxy(Some("asm-1-28")), &expected));
+        let revision = Revision::from("asm-1-28");
+        let expected = Wanted { revision: &revision, version: None };
+        assert!(is_stale(&Pod::default(), expected));
+        assert!(is_stale(&with_proxy(Some("asm-1-27")), expected));
+        assert!(is_stale(&with_proxy(None), expected));
+        assert!(!is_stale(&with_proxy(Some("asm-1-28")), expected));
     }
 
     #[test]
     fn a_terminating_pod_may_be_stale_and_a_finished_one_never_is() {
-        let expected = Revision::from("asm-1-28");
+        let revision = Revision::from("asm-1-28");
+        let expected = Wanted { revision: &revision, version: None };
         let mut old = with_proxy(Some("asm-1-27"));
         old.deletion = Some(jiff::Timestamp::UNIX_EPOCH);
-        assert!(is_stale(&old, &expected));
+        assert!(is_stale(&old, expected));
         old.finished = true;
-        assert!(!is_stale(&old, &expected));
+        assert!(!is_stale(&old, expected));
+    }
+
+    #[test]
+    fn a_version_is_a_digest_or_a_tag_without_its_variant() {
+        for (image, version) in [
+            ("mcr.microsoft.com/oss/istio/proxyv2:1.28.2-distroless", "1.28.2"),
+            ("localhost:5000/istio/proxyv2:1.28.2", "1.28.2"),
+            ("proxyv2:1.30.2-2", "1.30.2-2"),
+            ("mirror/proxyv2:1.28.2@sha256:abc", "sha256:abc"),
+            ("localhost:5000/proxyv2", "latest"),
+        ] {
+            assert_eq!(image_version(image), version);
+        }
+    }
+
+    #[test]
+    fn a_patch_asks_for_the_version_too_unless_the_pod_fixes_its_image() {
+        let revision = Revision::from("asm-1-28");
+        let wanted = Wanted { revision: &revision, version: Some("1.28.2") };
+        let mut pod = with_proxy(Some("asm-1-28"));
+        pod.proxy.as_mut().unwrap().image = "hub/proxyv2:1.28.1".into();
+        assert!(is_stale(&pod, wanted));
+        pod.proxy.as_mut().unwrap().image = "mirror/proxyv2:1.28.2-distroless".into();
+        assert!(!is_stale(&pod, wanted));
+        pod.proxy.as_mut().unwrap().image = "own/proxy:7".into();
+        pod.annotations.insert(labels::PROXY_IMAGE.into(), "own/proxy:7".into());
+        assert!(!is_stale(&pod, wanted));
     }
 }

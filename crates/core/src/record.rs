@@ -126,6 +126,9 @@ pub struct Run {
     /// When the first batch of the wave in work was opened: what its metrics were before is measured up to here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wave_began: Option<Timestamp>,
+    /// A patch upgrade: source and target are one revision, and proxies with another image than the injector's are replaced.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub patch: bool,
     /// How long the wave in work has been worked on, where it has a deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,

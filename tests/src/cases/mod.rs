@@ -2,6 +2,7 @@
 
 mod disturbed;
 mod gates;
+mod patch;
 mod people;
 mod plain;
 mod turned;
@@ -11,8 +12,16 @@ use crate::case::Case;
 
 /// All scenarios.
 pub fn all() -> Vec<Case> {
-    [plain::cases(), disturbed::cases(), gates::cases(), people::cases(), turned::cases(), windows::cases()]
-        .concat()
+    [
+        plain::cases(),
+        disturbed::cases(),
+        gates::cases(),
+        patch::cases(),
+        people::cases(),
+        turned::cases(),
+        windows::cases(),
+    ]
+    .concat()
 }
 
 /// A scenario by name.

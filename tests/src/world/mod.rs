@@ -112,6 +112,15 @@ pub struct Plane {
     pub no_webhook: bool,
     /// Its injector's ConfigMap is missing.
     pub no_config: bool,
+    /// Its patch version: part of the image that its injector gives.
+    pub patch: u32,
+}
+
+impl Plane {
+    /// The image of the proxies that its injector adds.
+    pub fn image(&self, revision: &Revision) -> String {
+        format!("registry.example/proxyv2:{revision}.{}", self.patch)
+    }
 }
 
 /// What a GitOps tool does with a namespace.

@@ -103,7 +103,7 @@ impl World {
         let proxy = match inject(self, &reference.namespace, shape) {
             Outcome::Refused => return false,
             Outcome::Nothing => None,
-            Outcome::Injected(revision) => Some(proxy_of(&revision)),
+            Outcome::Injected(revision) => Some(self.proxy_of(&revision)),
             Outcome::Twice(_) => Some(Proxy::default()),
         };
         if let Some(app) = self.apps.get_mut(reference) {
@@ -159,21 +159,18 @@ impl World {
         }
     }
 
+    /// The sidecar that a revision's injector adds now.
+    pub fn proxy_of(&self, revision: &Revision) -> Proxy {
+        let image = self.planes.get(revision).map(|plane| plane.image(revision)).unwrap_or_default();
+        Proxy { revision: Some(revision.clone()), image, native: false }
+    }
+
     /// Changes what the API server shows of a pod.
     pub fn edit_pod(&mut self, id: u64, edit: impl FnOnce(&mut observed::Pod)) {
         if let Some(pod) = self.pods.get_mut(&id) {
             edit(Arc::make_mut(&mut pod.view));
             self.touch(Kind::Pods);
         }
-    }
-}
-
-/// The sidecar of a revision.
-pub fn proxy_of(revision: &Revision) -> Proxy {
-    Proxy {
-        revision: Some(revision.clone()),
-        image: format!("registry.example/proxyv2:{revision}"),
-        native: false,
     }
 }
 

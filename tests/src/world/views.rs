@@ -144,6 +144,7 @@ fn control_planes(world: &World) -> BTreeMap<Revision, ControlPlane> {
             let plane = ControlPlane {
                 istiod: Some(istiod),
                 injector_config: !plane.no_config,
+                proxy_image: Some(plane.image(revision)).filter(|_| !plane.no_config),
                 mesh_config: Some(mesh_config),
             };
             (revision.clone(), plane)

@@ -32,13 +32,14 @@ slim::resource!(RawConfigMap, NamespaceResourceScope, "", "v1", "ConfigMap", "co
 #[serde(default)]
 struct Data {
     mesh: Option<String>,
+    values: Option<String>,
 }
 
 /// What a ConfigMap of an Istio namespace is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigMapSeen {
-    /// The injector's templates of a revision.
-    Injector(Revision),
+    /// The injector's templates of a revision, with the image of the proxies that it adds, if its values say so.
+    Injector(Revision, Option<String>),
     /// The mesh configuration of a revision.
     Mesh(Revision, MeshSettings),
     /// What users of the AKS add-on put beside it; the add-on's own values win.
@@ -71,7 +72,10 @@ impl Observed for RawConfigMap {
             Some(Revision(label.cloned().unwrap_or(suffix)))
         };
         if let Some(revision) = revision("istio-sidecar-injector") {
-            return Some(ConfigMapSeen::Injector(revision));
+            return Some(ConfigMapSeen::Injector(
+                revision,
+                self.data.values.as_deref().and_then(proxy_image),
+            ));
         }
         let settings = settings(self.data.mesh.as_deref()?);
         if let Some(revision) = revision("istio-shared-configmap") {
@@ -88,6 +92,42 @@ fn suffix_revision(name: &str, prefix: &str) -> Option<String> {
         "" => Some(DEFAULT_REVISION.to_owned()),
         rest => rest.strip_prefix('-').map(str::to_owned),
     }
+}
+
+/// The image of the proxies, from the values of an injector. Source: `ProxyImage` in Istio's pkg/kube/inject: an image with a
+/// slash is the whole reference, otherwise hub and tag belong to it.
+fn proxy_image(values: &str) -> Option<String> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Values {
+        global: Global,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Global {
+        hub: String,
+        tag: Value,
+        variant: String,
+        proxy: ProxyValues,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct ProxyValues {
+        image: String,
+    }
+    let Global { hub, tag, variant, proxy } = serde_saphyr::from_str::<Values>(values).ok()?.global;
+    if proxy.image.contains('/') {
+        return Some(proxy.image);
+    }
+    let tag = match tag {
+        Value::String(tag) => tag,
+        Value::Number(tag) => tag.to_string(),
+        _ => return None,
+    };
+    let name = if proxy.image.is_empty() { "proxyv2" } else { &proxy.image };
+    let variant =
+        if variant.is_empty() || tag.contains(&variant) { String::new() } else { format!("-{variant}") };
+    Some(format!("{hub}/{name}:{tag}{variant}")).filter(|_| !tag.is_empty())
 }
 
 fn settings(yaml: &str) -> MeshSettings {
@@ -126,14 +166,14 @@ pub fn mesh_configs<'a>(
         .clone()
         .filter_map(|one| match one {
             ConfigMapSeen::SharedMesh(revision, settings) => Some((revision, settings)),
-            ConfigMapSeen::Injector(_) | ConfigMapSeen::Mesh(..) => None,
+            ConfigMapSeen::Injector(..) | ConfigMapSeen::Mesh(..) => None,
         })
         .collect();
     seen.filter_map(|one| match one {
         ConfigMapSeen::Mesh(revision, settings) => {
             Some((revision.clone(), merged(settings, shared.get(revision).copied())))
         }
-        ConfigMapSeen::Injector(_) | ConfigMapSeen::SharedMesh(..) => None,
+        ConfigMapSeen::Injector(..) | ConfigMapSeen::SharedMesh(..) => None,
     })
     .collect()
 }
@@ -169,12 +209,25 @@ mod tests {
     #[test]
     fn injectors_and_meshes_are_known_by_name() {
         let injector = |name| observe(name, &json!({"config": "…", "values": "{}"}));
-        let revision = |name: &str| Some(ConfigMapSeen::Injector(name.into()));
+        let revision = |name: &str| Some(ConfigMapSeen::Injector(name.into(), None));
         assert_eq!(injector("istio-sidecar-injector"), revision("default"));
         assert_eq!(injector("istio-sidecar-injector-asm-1-28"), revision("asm-1-28"));
         assert_eq!(injector("istio-ca-root-cert"), None);
         assert_eq!(injector("istio-asm-1-28"), None);
         assert_eq!(observe("istiod-a", &json!({"mesh": ""})), None);
+    }
+
+    #[test]
+    fn the_image_of_proxies_is_read_from_the_values() {
+        let image = |values: &str| proxy_image(values);
+        let parts = r#"{"global":{"hub":"docker.io/istio","tag":"1.28.2","variant":"distroless","proxy":{"image":"proxyv2"}}}"#;
+        assert_eq!(image(parts).as_deref(), Some("docker.io/istio/proxyv2:1.28.2-distroless"));
+        let whole = r#"{"global":{"hub":"x","tag":"1","proxy":{"image":"mcr.example/oss/proxyv2:1.28.2-distroless"}}}"#;
+        assert_eq!(image(whole).as_deref(), Some("mcr.example/oss/proxyv2:1.28.2-distroless"));
+        assert_eq!(image(r#"{"global":{"hub":"h","tag":1.5}}"#).as_deref(), Some("h/proxyv2:1.5"));
+        for nothing in ["", "{}", r#"{"global":{"hub":"h"}}"#, "["] {
+            assert_eq!(image(nothing), None, "{nothing}");
+        }
     }
 
     #[test]

@@ -105,8 +105,9 @@ impl Stores {
             here
         });
         for seen in config_maps {
-            if let ConfigMapSeen::Injector(revision) = &**seen {
-                planes.entry(revision.clone()).or_default().injector_config = true;
+            if let ConfigMapSeen::Injector(revision, image) = &**seen {
+                let plane = planes.entry(revision.clone()).or_default();
+                (plane.injector_config, plane.proxy_image) = (true, image.clone());
             }
         }
         for (revision, config) in mesh_configs(config_maps.iter().map(|seen| &**seen)) {
@@ -183,8 +184,10 @@ mod tests {
         keep::<workload::RawDeployment>(&stores.deployments, istiod("zzz", "last"));
         let web = json!({"metadata": {"name": "web", "namespace": "istio-system"}});
         keep::<workload::RawDeployment>(&stores.deployments, web);
-        let maps =
-            [Arc::new(ConfigMapSeen::Injector("a".into())), Arc::new(ConfigMapSeen::Injector("b".into()))];
+        let maps = [
+            Arc::new(ConfigMapSeen::Injector("a".into(), None)),
+            Arc::new(ConfigMapSeen::Injector("b".into(), None)),
+        ];
         let snapshot = stores.snapshot(&"istio-system".into(), &maps);
         let revisions: Vec<&str> = snapshot.control_planes.keys().map(Revision::as_str).collect();
         assert_eq!(revisions, ["a", "b"]);

@@ -223,6 +223,7 @@ fn control_plane(revision: &str) -> ControlPlane {
     ControlPlane {
         istiod: Some(Istiod { name: format!("istiod-{revision}"), desired: 2, ready: 2 }),
         injector_config: true,
+        proxy_image: Some("hub/proxyv2:1.28.1".to_owned()),
         mesh_config: Some(MeshConfig {
             trust_domain: "cluster.local".to_owned(),
             discovery_selectors: String::new(),

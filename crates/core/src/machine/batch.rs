@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::analysis::AnalysisIntent;
 use crate::decision::About;
 use crate::effect::{Effect, Restart};
-use crate::ids::{Revision, WorkloadRef};
+use crate::ids::WorkloadRef;
 use crate::intent::OnFailure;
 use crate::labels;
 use crate::machine::analysis::{self, Opinion};
@@ -18,7 +18,7 @@ use crate::machine::workload::{
     Patched, Pods, State, explain, of, patched, safe_to_restart, state, stuck_stateful_set,
 };
 use crate::observed::{Pod, Workload};
-use crate::pods::{by_workload, is_stale};
+use crate::pods::{Wanted, by_workload, is_stale};
 use crate::record::{Batch, BatchEntry, Direction, RollbackCause, attempt_key};
 use crate::rollout::{Rollout, rollout};
 use crate::trouble::{Outlook, Trouble, trouble};
@@ -153,7 +153,7 @@ fn passable(pass: &Pass<'_>, entries: &[BatchEntry]) -> bool {
 /// Whether nothing is left to do for a workload. A rollback answers for what the run changed: what was broken before, and
 /// has nothing on the target, does not hold it up.
 fn is_done(pass: &Pass<'_>, workload: &Workload, pods: &Pods<'_>) -> bool {
-    match state(pass, workload, pods, pass.run.destination()) {
+    match state(pass, workload, pods) {
         State::Done => true,
         State::Unknown => false,
         _ => pass.run.direction() == Direction::Back && !is_concerned(pass, workload, pods),
@@ -241,13 +241,13 @@ fn check_entries(
             );
             continue;
         };
-        let state = state(pass, workload, pods, pass.run.destination());
+        let state = state(pass, workload, pods);
         // A label that is astray leads new pods elsewhere: the workload comes back into a batch when the label does.
         let astray = pass.run.astray.contains(&entry.workload.namespace);
         let patched = patched(pass, &entry, workload, pods);
         let ending = of(pods, &entry.workload)
             .iter()
-            .any(|pod| pod.deletion.is_some() && is_stale(pod, pass.run.destination()));
+            .any(|pod| pod.deletion.is_some() && is_stale(pod, pass.wanted()));
         let at_rest = matches!(patched, Patched::NotYet) || (rollout(workload) == Rollout::Done && !ending);
         if state == State::Done || (astray && at_rest) {
             continue;
@@ -388,11 +388,9 @@ fn came_out_wrong(pass: &Pass<'_>, entry: &BatchEntry, workload: &Workload, pods
     if !calm || (repeated && !pass.retries(&entry.workload)) {
         return false;
     }
-    let stamp = pass.run.restart_stamp(&pass.intent.uid, &entry.workload);
+    let stamp = pass.restart_stamp(&entry.workload);
     let wrong = |pod: &&Pod| {
-        pod.deletion.is_none()
-            && pod.restart.as_ref() == Some(&stamp)
-            && is_stale(pod, pass.run.destination())
+        pod.deletion.is_none() && pod.restart.as_ref() == Some(&stamp) && is_stale(pod, pass.wanted())
     };
     of(pods, &entry.workload).iter().any(wrong)
 }
@@ -406,7 +404,7 @@ fn waiting(pass: &mut Pass<'_>, entry: &BatchEntry, workload: &Workload, state: 
     }
     match state {
         State::Stale => {
-            let why = old_pods(of(pods, name), pass.run.destination());
+            let why = old_pods(of(pods, name), pass.wanted());
             pass.wait(WaitReason::RolloutInProgress, about, format!("{name}: {why}"));
         }
         State::Rolling(why) | State::NotReady(why) => {
@@ -418,10 +416,10 @@ fn waiting(pass: &mut Pass<'_>, entry: &BatchEntry, workload: &Workload, state: 
 }
 
 /// How many pods are still to be replaced, and what ails a new one that does not come up.
-fn old_pods(pods: &[&Pod], destination: &Revision) -> String {
+fn old_pods(pods: &[&Pod], wanted: Wanted<'_>) -> String {
     let living = pods.iter().filter(|pod| pod.deletion.is_none() && !pod.finished);
-    let old = living.clone().filter(|pod| is_stale(pod, destination)).count();
-    explain(pods, format!("{old} of {} pods are not on {destination} yet", living.count()))
+    let old = living.clone().filter(|pod| is_stale(pod, wanted)).count();
+    explain(pods, format!("{old} of {} pods are not on {wanted} yet", living.count()))
 }
 
 pub(super) fn terminating(pass: &mut Pass<'_>, workload: &WorkloadRef, pod: &str, pods: &Pods<'_>) {
@@ -454,8 +452,8 @@ pub(super) fn terminating(pass: &mut Pass<'_>, workload: &WorkloadRef, pod: &str
 
 /// Asks for the restart of a workload. Says whether that was refused a moment ago.
 fn restart(pass: &mut Pass<'_>, workload: &Workload) -> bool {
-    let stamp = pass.run.restart_stamp(&pass.intent.uid, &workload.reference);
-    let because = format!("it has pods that are not on {}", pass.run.destination());
+    let stamp = pass.restart_stamp(&workload.reference);
+    let because = format!("it has pods that are not on {}", pass.wanted());
     let refused = pass.note_refusal(About::Workload(workload.reference.clone()), &stamp);
     pass.effect(Effect::Restart(Restart {
         workload: workload.reference.clone(),
@@ -467,7 +465,7 @@ fn restart(pass: &mut Pass<'_>, workload: &Workload) -> bool {
 }
 
 fn time_out(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, entry: &mut BatchEntry, state: &State) {
-    let stamp = pass.run.restart_stamp(&pass.intent.uid, &entry.workload);
+    let stamp = pass.restart_stamp(&entry.workload);
     let refused = pass.snapshot.refused.contains_key(&(About::Workload(entry.workload.clone()), stamp));
     // What is not known is nobody's failure, and a pod that its node does not end is not the workload's. A rollback passes it
     // over all the same.
@@ -492,7 +490,7 @@ fn time_out(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, entry: &mut
     }
     let detail = match state {
         State::Rolling(why) | State::NotReady(why) => why.clone(),
-        _ => old_pods(of(pods, &entry.workload), pass.run.destination()),
+        _ => old_pods(of(pods, &entry.workload), pass.wanted()),
     };
     let message = match hopeless {
         Some(why) => format!("{} does not come through its restart: {why}", entry.workload),

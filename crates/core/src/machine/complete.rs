@@ -106,6 +106,12 @@ fn nothing_to_move(pass: &mut Pass<'_>) -> bool {
     if !counted(pass, begun) {
         return false;
     }
+    if pass.lacks_version() {
+        return false;
+    }
+    if outdated(pass) {
+        return true;
+    }
     let target = pass.run.target.clone();
     let others: Vec<String> = pass
         .snapshot
@@ -117,7 +123,13 @@ fn nothing_to_move(pass: &mut Pass<'_>) -> bool {
         .map(|(namespace, revision)| format!("{namespace} ({revision})"))
         .collect();
     if others.is_empty() {
-        return finish(pass, "nothing had to be moved: no namespace uses another revision");
+        let version = pass.wanted().version.map(ToOwned::to_owned);
+        return match version {
+            Some(version) => {
+                finish(pass, &format!("all proxies that can be restarted have the version {version}"))
+            }
+            None => finish(pass, "nothing had to be moved: no namespace uses another revision"),
+        };
     }
     let names: Vec<&str> = others.iter().map(String::as_str).collect();
     let because = format!(
@@ -127,6 +139,24 @@ fn nothing_to_move(pass: &mut Pass<'_>) -> bool {
     );
     pass.wait(WaitReason::RevisionInUse, None, because);
     false
+}
+
+/// Patch upgrade: workloads whose proxies are outdated, for example because the injector's image changed on the way, go through
+/// a wave of their own.
+fn outdated(pass: &mut Pass<'_>) -> bool {
+    let revisions = pass.revisions();
+    let (Some(version), Some(census)) = (pass.wanted().version, &pass.snapshot.census) else { return false };
+    let old = census.outdated(&revisions.1, version);
+    let scope = planning::scope_names(pass.intent, pass.snapshot, pair(&revisions));
+    let mut namespaces = BTreeSet::new();
+    for group in [Group::Application, Group::Last] {
+        for workload in members(pass.intent, pass.snapshot, pair(&revisions), &scope, group) {
+            if old.contains_key(&workload.reference) {
+                namespaces.insert(workload.reference.namespace.clone());
+            }
+        }
+    }
+    !namespaces.is_empty() && append(pass, &namespaces) && pass.go(Trigger::StragglersFound)
 }
 
 /// Namespaces that came to the source late, and workloads of the waves that fell back, go through a wave of their own.

@@ -28,7 +28,7 @@ pub fn fill(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, mut entries
         if entries.iter().any(|entry| entry.workload == workload.reference) {
             continue;
         }
-        match state(pass, workload, pods, pass.run.destination()) {
+        match state(pass, workload, pods) {
             State::Done => {}
             ref state if !forward && *state != State::Unknown && !is_concerned(pass, workload, pods) => {}
             State::Stale => candidates.push(*workload),
@@ -41,7 +41,7 @@ pub fn fill(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, mut entries
     if !forward {
         // Who is in rollout, or does not serve anyway, goes first: its restart takes nothing more away, and mends.
         candidates.sort_by_key(|it| {
-            let unready = only_unready_are_stale(pods, &it.reference, &pass.run.source);
+            let unready = only_unready_are_stale(pods, &it.reference, pass.wanted());
             (rollout(it) == Rollout::Done, !unready)
         });
     }
@@ -97,20 +97,16 @@ pub fn rolling_unlisted<'a>(
     pods: &Pods<'_>,
     entries: &[BatchEntry],
 ) -> Vec<&'a WorkloadRef> {
-    let destination = pass.run.destination();
+    let wanted = pass.wanted();
     let forward = pass.run.direction() == Direction::Forward;
     // A pod of the newest template that is stale was not made by a restart towards the destination.
     let broken_before = |workload: &Workload| {
         let newest = |pod: &&Pod| !pod.finished && pod.restart == workload.template.restart;
         workload.generation == workload.rollout.observed_generation
-            && of(pods, &workload.reference)
-                .iter()
-                .filter(|pod| newest(pod))
-                .any(|pod| is_stale(pod, destination))
+            && of(pods, &workload.reference).iter().filter(|pod| newest(pod)).any(|pod| is_stale(pod, wanted))
     };
     let unfinished = |workload: &Workload| {
-        rollout(workload) != Rollout::Done
-            || matches!(state(pass, workload, pods, destination), State::Terminating(_))
+        rollout(workload) != Rollout::Done || matches!(state(pass, workload, pods), State::Terminating(_))
     };
     let counts = |workload: &&&Workload| {
         let restarted = workload.template.restart.is_some();

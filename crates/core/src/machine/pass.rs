@@ -12,6 +12,7 @@ use crate::labels;
 use crate::machine::phase::{Phase, Trigger};
 use crate::observed::Snapshot;
 use crate::plan::{Plan, PlannedWave};
+use crate::pods::{Wanted, image_version};
 use crate::record::{
     MAX_HISTORY, Record, Rollback, RollbackCause, Run, RunSummary, SCHEMA, Sample, WaveStep, attempt_key,
 };
@@ -90,6 +91,39 @@ impl<'a> Pass<'a> {
             pass.run.run_id.clone_from(&intent.run_id);
         }
         pass
+    }
+
+    /// What the proxies of the run's workloads are to be.
+    pub fn wanted(&self) -> Wanted<'_> {
+        Wanted { revision: self.run.destination(), version: self.version() }
+    }
+
+    /// The version of the proxies that a patch upgrade asks for: what the injector gives now. It may change on the way.
+    fn version(&self) -> Option<&'a str> {
+        let plane = self.snapshot.control_planes.get(&self.run.target).filter(|_| self.run.patch)?;
+        plane.proxy_image.as_deref().map(image_version)
+    }
+
+    /// Whether a patch upgrade does not know which version to ask for; that is noted.
+    pub fn lacks_version(&mut self) -> bool {
+        if !self.run.patch || self.version().is_some() {
+            return false;
+        }
+        let because = format!(
+            "the ConfigMap of the injector of {} in {} does not say which image its proxies get (key values, global.proxy)",
+            self.run.target, self.intent.istio_namespace
+        );
+        self.wait(WaitReason::InjectorConfigMissing, None, because);
+        true
+    }
+
+    /// The restart stamp of a workload. In a patch upgrade it names the version: another one on the way is another restart.
+    pub fn restart_stamp(&self, workload: &WorkloadRef) -> String {
+        let stamp = self.run.restart_stamp(&self.intent.uid, workload);
+        match self.version() {
+            Some(version) => format!("{stamp}.{version}"),
+            None => stamp,
+        }
     }
 
     /// The two revisions of the run. Owned, so that the run can be changed while they are in use.
@@ -380,6 +414,7 @@ fn new_run(intent: &Intent, counter: u32) -> Run {
         paused: false,
         retries: 0,
         wave_began: None,
+        patch: false,
         progress: None,
         gate: None,
     }

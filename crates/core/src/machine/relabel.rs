@@ -91,7 +91,8 @@ fn answers(pass: &mut Pass<'_>) -> bool {
 
 /// Whether all labels of the waves up to `last` are in place. See [`labels()`].
 pub fn labels_in_place(pass: &mut Pass<'_>, last: u32, write: Option<u32>) -> bool {
-    labels(pass, last, write).in_place()
+    // Where nothing is moved, no label is anybody's business, and a namespace may follow a tag.
+    pass.run.source == pass.run.target || labels(pass, last, write).in_place()
 }
 
 /// Since when the labels of a wave have been in place, as far as can be told: the last write to one of its namespaces, by

@@ -45,6 +45,7 @@ fn survey(pass: &mut Pass<'_>) -> bool {
                 pass.run.approved_waves = 0;
             }
             pass.run.source = source;
+            pass.run.patch = is_patch(pass);
         }
     }
     let revisions = pass.revisions();
@@ -69,6 +70,13 @@ fn survey(pass: &mut Pass<'_>) -> bool {
     }
     pass.surveyed = true;
     check::failed(&pass.checks).is_empty()
+}
+
+/// Whether the same revision as source and target is asked for, by name or as another run. An object that was only applied again
+/// restarts nothing that is on its target.
+fn is_patch(pass: &Pass<'_>) -> bool {
+    let named = pass.intent.source.as_ref() == Some(&pass.run.target) || !pass.run.run_id.is_empty();
+    pass.run.source == pass.run.target && named
 }
 
 /// Whether the proxies of the cluster were counted a short time ago: the plan lists what is not restarted, and the scope rests on

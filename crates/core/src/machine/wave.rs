@@ -28,7 +28,7 @@ pub fn migrate(pass: &mut Pass<'_>) -> bool {
     pass.needs.pods.clone_from(&namespaces);
     let target = pass.run.target.clone();
     let gate = gate::control_plane(pass.snapshot, &pass.intent.istio_namespace, &target);
-    let open = gate.is_none();
+    let open = gate.is_none() && !pass.lacks_version();
     pass.waits.extend(gate);
     match pass.run.step {
         WaveStep::Relabel => relabel(pass, open),
@@ -62,6 +62,9 @@ fn settle(pass: &mut Pass<'_>) -> bool {
 
 /// Whether the labels of all waves so far are in place and have been for the settle time.
 fn settled(pass: &mut Pass<'_>) -> bool {
+    if pass.run.source == pass.run.target {
+        return true;
+    }
     if !labels_in_place(pass, pass.run.wave, None) {
         pass.run.settled_since = None;
         return false;

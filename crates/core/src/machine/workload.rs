@@ -7,7 +7,7 @@ use crate::ids::{NamespaceName, Revision, WorkloadRef};
 use crate::injection::{Injection, injection};
 use crate::machine::pass::{Pass, about_workload, after};
 use crate::observed::{Pod, Workload};
-use crate::pods::is_stale;
+use crate::pods::{Wanted, is_stale};
 use crate::record::{BatchEntry, Direction};
 use crate::rollout::{Rollout, rollout};
 use crate::wait::WaitReason;
@@ -51,7 +51,11 @@ pub enum Patched {
 const STUCK_AFTER_SECONDS: u32 = 10;
 
 /// Where a workload stands towards a revision.
-pub fn state(pass: &Pass<'_>, workload: &Workload, pods: &Pods<'_>, destination: &Revision) -> State {
+pub fn state(pass: &Pass<'_>, workload: &Workload, pods: &Pods<'_>) -> State {
+    let wanted = pass.wanted();
+    if pass.run.patch && wanted.version.is_none() {
+        return State::Unknown;
+    }
     let Some(by) = pods.get(&workload.reference.namespace) else {
         return if pass.snapshot.namespaces.contains_key(&workload.reference.namespace) {
             State::Unknown
@@ -60,7 +64,7 @@ pub fn state(pass: &Pass<'_>, workload: &Workload, pods: &Pods<'_>, destination:
         };
     };
     let pods: &[&Pod] = by.get(&workload.reference).map_or(&[], Vec::as_slice);
-    let stale = |pod: &&&Pod| is_stale(pod, destination);
+    let stale = |pod: &&&Pod| is_stale(pod, wanted);
     if pods.iter().filter(stale).any(|pod| pod.deletion.is_none()) {
         return State::Stale;
     }
@@ -91,7 +95,7 @@ pub fn explain(pods: &[&Pod], why: String) -> String {
 /// Whether our restart reached the workload. The template says so; where it does not, the API server's answer or a pod
 /// that was made from the stamped template tells a patch that was undone from one that never came.
 pub fn patched(pass: &Pass<'_>, entry: &BatchEntry, workload: &Workload, pods: &Pods<'_>) -> Patched {
-    let stamp = pass.run.restart_stamp(&pass.intent.uid, &entry.workload);
+    let stamp = pass.restart_stamp(&entry.workload);
     if workload.template.restart.as_ref() == Some(&stamp) {
         return Patched::InPlace;
     }
@@ -122,7 +126,7 @@ pub fn safe_to_restart(
         return false;
     }
     let exempt =
-        pass.run.direction() == Direction::Back && only_unready_are_stale(pods, reference, &destination);
+        pass.run.direction() == Direction::Back && only_unready_are_stale(pods, reference, pass.wanted());
     if !pass.intent.restart.respect_budgets || exempt {
         return true;
     }
@@ -167,8 +171,8 @@ fn unsafe_injection(pass: &Pass<'_>, workload: &Workload, destination: &Revision
 }
 
 /// The pods that a restart would replace do not serve anyway.
-pub fn only_unready_are_stale(pods: &Pods<'_>, workload: &WorkloadRef, destination: &Revision) -> bool {
-    of(pods, workload).iter().filter(|pod| is_stale(pod, destination)).all(|pod| !pod.ready)
+pub fn only_unready_are_stale(pods: &Pods<'_>, workload: &WorkloadRef, wanted: Wanted<'_>) -> bool {
+    of(pods, workload).iter().filter(|pod| is_stale(pod, wanted)).all(|pod| !pod.ready)
 }
 
 /// An ordered StatefulSet does not replace a pod while another one is not ready, even when it is the unready pod itself
@@ -182,10 +186,10 @@ pub fn stuck_stateful_set(
     if !workload.ordered {
         return None;
     }
-    let destination = pass.run.destination().clone();
+    let wanted = pass.wanted();
     let pod = of(pods, &entry.workload)
         .iter()
-        .find(|pod| pod.deletion.is_none() && !pod.finished && !pod.ready && is_stale(pod, &destination))?;
+        .find(|pod| pod.deletion.is_none() && !pod.finished && !pod.ready && is_stale(pod, wanted))?;
     let late = after(entry.since, STUCK_AFTER_SECONDS);
     if late > pass.now {
         pass.wake_at(late);
