@@ -101,7 +101,8 @@ impl Binaries {
         if programs.iter().all(|name| binaries.path(name).exists()) {
             return Ok(binaries);
         }
-        let wanted: Vec<_> = COMPONENTS.into_iter().filter(|component| programs.contains(&component.name)).collect();
+        let wanted: Vec<_> =
+            COMPONENTS.into_iter().filter(|component| programs.contains(&component.name)).collect();
         let _lock = binaries.lock()?;
         binaries.build(&wanted)?;
         Ok(binaries)
