@@ -45,7 +45,9 @@ impl Fault {
         self
     }
 
-    /// Its proxies refuse all configuration that istiod sends them.
+    /// Its proxies refuse all configuration that istiod sends them: clusters and listeners once when they connect, and
+    /// again at each push. As anywhere, istiod has no `pilot_total_xds_rejects` before the first refusal, so that
+    /// `increase()` and `rate()` miss those that a scrape finds in a new series.
     #[must_use]
     pub fn rejects_configuration(mut self) -> Self {
         self.rejects = true;
