@@ -39,7 +39,8 @@ impl Prometheus {
         fs::create_dir_all(dir)?;
         let file = dir.join("prometheus.json");
         fs::write(&file, config(exporter, &cluster.istiod_addresses()).to_string())?;
-        let data = tempfile::Builder::new().prefix("meshupgrade-prometheus-").tempdir()?;
+        // Beside the logs: what a killed test leaves is removed with them by the next.
+        let data = tempfile::Builder::new().prefix("prometheus-").tempdir_in(dir)?;
         let address = format!("127.0.0.1:{port}");
         let args = vec![
             format!("--config.file={}", file.display()),
