@@ -33,7 +33,7 @@ test: check ## the one test command: check, then everything on the real control 
 # so that two at once fit on two cores.
 E2E := cargo test --locked --package meshupgrade-e2e
 LONG := completion:: control_plane:: crash:: labels::
-E2E_TARGETS := e2e-long e2e-faults e2e-short e2e-defaults
+E2E_TARGETS := e2e-long e2e-faults e2e-short e2e-defaults e2e-telemetry
 .PHONY: e2e $(E2E_TARGETS)
 # On the command line only: who has KUBECONFIG in the environment does not ask for scenarios on that cluster.
 ifeq ($(origin KUBECONFIG),command line)
@@ -50,6 +50,9 @@ e2e-short: ## upgrade and rollback, without faults (about 2 minutes)
 
 e2e-defaults: ## one upgrade with every default (about a minute)
 	$(E2E) --test defaults
+
+e2e-telemetry: ## a real Prometheus, and xDS clients of the real istiods (about a minute)
+	$(E2E) --test telemetry
 
 e2e-long: ## faults, first half
 	$(E2E) --test faults -- $(LONG)
@@ -71,7 +74,7 @@ planted: tools ## show that sequences and scenarios catch deliberate breaks of i
 TESTBED := cargo run --quiet --package meshupgrade-testbed --bin testbed --
 
 .PHONY: cluster-build cluster-up cluster-down
-cluster-build: ## build the programs of the test control plane into the cache (about 7 minutes the first time; needs Go)
+cluster-build: ## build the programs of the test control plane into the cache (about 10 minutes the first time; needs Go)
 	$(TESTBED) build
 
 cluster-up: ## leave a test control plane running in the background and print how to use it

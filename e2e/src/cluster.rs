@@ -25,6 +25,8 @@ pub struct World {
     pub kubeconfig: PathBuf,
     /// Where everything is kept, also after the end.
     pub dir: PathBuf,
+    /// Taken by the first scenario that asks for a Prometheus.
+    pub prometheus_port: OnceLock<u16>,
     _lock: File,
 }
 
@@ -111,7 +113,7 @@ async fn start() -> Result<World> {
     let cluster = Cluster::start(options).await?;
     let kubeconfig = install::install(&cluster).await?;
     building.await??;
-    Ok(World { cluster, kubeconfig, dir, _lock: lock })
+    Ok(World { cluster, kubeconfig, dir, prometheus_port: OnceLock::new(), _lock: lock })
 }
 
 /// A directory for this test binary, emptied of what the last run left for inspection.

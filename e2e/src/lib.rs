@@ -25,6 +25,7 @@ pub mod referee;
 pub mod scenario;
 pub mod state;
 pub mod tail;
+pub mod telemetry;
 pub mod upgrade;
 
 pub use cluster::scenario;

@@ -15,6 +15,8 @@ pub struct OperatorSpec {
     pub identity: String,
     /// Short times, or the defaults of the product.
     pub flags: Vec<String>,
+    /// Further variables of its environment.
+    pub env: Vec<(String, String)>,
 }
 
 impl Default for OperatorSpec {
@@ -27,7 +29,7 @@ impl Default for OperatorSpec {
             "--census-interval-seconds=1",
             "--status-interval-seconds=1",
         ];
-        Self { identity: "operator-0".into(), flags: flags.map(str::to_owned).to_vec() }
+        Self { identity: "operator-0".into(), flags: flags.map(str::to_owned).to_vec(), env: Vec::new() }
     }
 }
 
@@ -48,6 +50,13 @@ impl OperatorSpec {
         let name = flag.split('=').next().unwrap_or_default();
         self.flags.retain(|other| other.split('=').next() != Some(name));
         self.flags.push(flag.to_owned());
+        self
+    }
+
+    /// With a variable of its environment, also instead of one that every operator gets.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 }
@@ -76,6 +85,7 @@ impl Operator {
             .env("POD_NAMESPACE", crate::install::NAMESPACE)
             .env("ADMIN_ADDRESS", "127.0.0.1:0")
             .env("RUST_LOG", "info,meshupgrade_controller=debug")
+            .envs(spec.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(output.try_clone()?)
             .stderr(output)

@@ -1,6 +1,7 @@
 //! What a scenario works with.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
@@ -85,6 +86,20 @@ impl Scenario {
         self.case.waves.push(Wave { namespaces, at_once });
     }
 
+    /// Where the output of what the scenario starts is kept, also after the end.
+    pub fn logs_dir(&self) -> PathBuf {
+        self.world.dir.join("logs").join(&self.name)
+    }
+
+    /// The port of every Prometheus of this control plane: scenarios come one after the other.
+    pub fn prometheus_port(&self) -> Result<u16> {
+        if let Some(port) = self.world.prometheus_port.get() {
+            return Ok(*port);
+        }
+        let port = self.cluster().take_port()?;
+        Ok(*self.world.prometheus_port.get_or_init(|| port))
+    }
+
     /// Starts an operator with short times.
     pub fn start_operator(&mut self) -> Result<()> {
         self.start_operator_as(&OperatorSpec::default())
@@ -93,7 +108,7 @@ impl Scenario {
     /// Starts an operator.
     pub fn start_operator_as(&mut self, spec: &OperatorSpec) -> Result<()> {
         let keeper = self.cluster().binaries().path("keeper");
-        let dir = self.world.dir.join("logs").join(&self.name);
+        let dir = self.logs_dir();
         self.operators.push(Operator::start(spec, &keeper, &self.world.kubeconfig, &dir)?);
         Ok(())
     }
@@ -175,7 +190,7 @@ impl Scenario {
         };
         parts
             .extend(self.operators.iter().map(|operator| format!("--- operator\n{}", operator.log_tail(40))));
-        parts.push(format!("--- more in {}", self.world.dir.join("logs").join(&self.name).display()));
+        parts.push(format!("--- more in {}", self.logs_dir().display()));
         parts.join("\n")
     }
 
