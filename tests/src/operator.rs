@@ -333,6 +333,7 @@ impl Operator {
         overlay(&mut workloads, &self.answers.workloads, self.caches.get(&Kind::Workloads));
         Snapshot {
             census_problem: None,
+            proxies: None,
             webhooks: planes.webhooks.as_ref().clone(),
             control_planes: planes.planes.as_ref().clone(),
             namespaces,

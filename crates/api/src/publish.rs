@@ -9,7 +9,7 @@ use meshupgrade_core::record::Run;
 use meshupgrade_core::wait::Wait;
 
 use crate::limits;
-use crate::status::{Blocked, Check, MeshUpgradeStatus, Offer};
+use crate::status::{Blocked, Check, MeshUpgradeStatus, Offer, OutdatedProxies};
 
 /// Name of the only provider of this version, as `status.provider` shows it.
 pub const PROVIDER_EXTERNAL: &str = "External";
@@ -41,6 +41,7 @@ pub fn publish_status(
         checks: checks(previous, decision),
         blocked,
         analysis: record.samples.clone(),
+        outdated_proxies: view.outdated.as_ref().filter(|found| found.proxies > 0).map(OutdatedProxies::from),
         plan: record.plan.clone(),
         plan_digest,
         actions: view.actions.iter().map(Offer::from).collect(),

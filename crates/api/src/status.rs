@@ -1,9 +1,9 @@
 //! `status`: what the operator publishes, and the durable facts of the run.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use meshupgrade_core::decision::{ActionOffer, CheckOutcome, CheckResult};
+use meshupgrade_core::decision::{ActionOffer, CheckOutcome, CheckResult, Outdated};
 use meshupgrade_core::plan::Plan;
-use meshupgrade_core::record::{MAX_SAMPLES, Record, Run, RunSummary, Sample};
+use meshupgrade_core::record::{MAX_SAMPLES, Record, Run, RunSummary, Sample, attempt_key};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +74,10 @@ pub struct MeshUpgradeStatus {
     #[schemars(length(max = MAX_SAMPLES), extend("x-kubernetes-list-type" = "atomic"))]
     pub analysis: Vec<Sample>,
 
+    /// Proxies with another image than their injector gives now, by a count that is taken every few minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outdated_proxies: Option<OutdatedProxies>,
+
     /// The plan: recomputed until the run writes for the first time, frozen from then on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
@@ -116,6 +120,24 @@ pub struct Offer {
     pub message: String,
 }
 
+/// Proxies of a revision with another image than its injector gives now: a patch upgrade replaces them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OutdatedProxies {
+    /// The revision.
+    pub revision: String,
+    /// The version that its injector gives: tag or digest of the image.
+    pub version: String,
+    /// How many proxies have another one.
+    pub proxies: u32,
+    /// How many workloads they belong to.
+    pub workloads: u32,
+    /// Some of these workloads, as `Kind/namespace/name`; at most 10.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub examples: Vec<String>,
+}
+
 /// Something that waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -149,6 +171,18 @@ impl MeshUpgradeStatus {
     /// The condition of a type.
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
         self.conditions.iter().find(|condition| condition.type_ == kind)
+    }
+}
+
+impl From<&Outdated> for OutdatedProxies {
+    fn from(outdated: &Outdated) -> Self {
+        Self {
+            revision: outdated.revision.to_string(),
+            version: outdated.version.clone(),
+            proxies: outdated.proxies,
+            workloads: outdated.workloads,
+            examples: outdated.examples.iter().map(attempt_key).collect(),
+        }
     }
 }
 

@@ -62,6 +62,7 @@ fn decision() -> Decision {
         effects: Vec::new(),
         record: Record { plan: Some(plan()), run: Some(run()), history: Vec::new(), ..Record::default() },
         view: View {
+            outdated: None,
             phase: Phase::Migrating,
             message: "wave 1/2".to_owned(),
             progress: "1/10".to_owned(),

@@ -23,6 +23,7 @@ use crate::memory::{self, Memory};
 use crate::metric_sources::MetricSources;
 use crate::metrics::Metrics;
 use crate::observe::Stores;
+use crate::proxies::ProxyCount;
 use crate::stop::Stop;
 use crate::watch::Poke;
 use crate::watch::config_maps::ConfigMapWatches;
@@ -36,6 +37,8 @@ pub struct Settings {
     pub status_interval: Duration,
     /// How often a census may be taken.
     pub census_interval: Duration,
+    /// How often the standing count of proxies is taken; never if it is not set.
+    pub proxy_interval: Option<Duration>,
     /// The operator's own workload, which is restarted last.
     pub operator: Option<WorkloadRef>,
 }
@@ -55,6 +58,8 @@ pub struct Context {
     pub censuses: Censuses,
     /// Queries of metric sources, on demand.
     pub metric_sources: MetricSources,
+    /// The standing count of proxies.
+    pub proxies: ProxyCount,
     /// All MeshUpgrades.
     pub upgrades: UpgradeStore,
     /// What is remembered of each MeshUpgrade.
@@ -139,6 +144,7 @@ impl Context {
         Some(Snapshot {
             pods: self.pods.get(&needs.pods),
             census: self.censuses.last(&intent.uid),
+            proxies: self.proxies.last(),
             census_problem: self.censuses.problem(&intent.uid),
             other_upgrades: self.other_upgrades(upgrade),
             applied: self.memory.applied(&intent.uid),

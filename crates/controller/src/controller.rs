@@ -17,6 +17,7 @@ use crate::observe::namespace::RawNamespace;
 use crate::observe::webhook::RawMutating;
 use crate::observe::workload::{RawDaemonSet, RawDeployment, RawStatefulSet};
 use crate::observe::{Observed, StoreOf};
+use crate::proxies;
 use crate::reconcile::{Error, pass};
 use crate::watch;
 use crate::watch::upgrades::Guarded;
@@ -61,6 +62,8 @@ pub async fn run(context: Arc<Context>) {
     tracing::info!("all first lists are in");
     context.metrics.process.set_max_workers(CONCURRENCY);
     context.poke.poke();
+    let counts =
+        context.settings.proxy_interval.map(|every| tokio::spawn(proxies::run(Arc::clone(&context), every)));
     // The trigger of the controller's own is never used: our watches share no backoff with anything.
     Controller::for_stream(futures::stream::pending(), context.upgrades.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
@@ -73,6 +76,9 @@ pub async fn run(context: Arc<Context>) {
             }
         })
         .await;
+    if let Some(counts) = counts {
+        counts.abort();
+    }
 }
 
 /// One pass over one MeshUpgrade, measured and supervised.

@@ -22,6 +22,7 @@ pub mod memory;
 pub mod metric_sources;
 pub mod metrics;
 pub mod observe;
+pub mod proxies;
 pub mod publish;
 pub mod reconcile;
 pub mod report;

@@ -14,6 +14,8 @@ pub fn report(context: &Context, upgrade: &MeshUpgrade, before: &Record, decisio
     let (name, record) = (upgrade.name_any(), &decision.record);
     context.memory.set_record(&memory::uid(upgrade), record);
     context.metrics.upgrades.show(&name, before, record);
+    context.metrics.upgrades.count_measurements(&name, before, record);
+    context.metrics.upgrades.show_outdated(&name, decision.view.outdated.as_ref().map(|found| found.proxies));
     if let Some((from, to)) = moved(before, record) {
         tracing::info!(upgrade = name, from, to, now = decision.view.message, "phase");
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::conditions::Conditions;
 use crate::effect::Effect;
-use crate::ids::{NamespaceName, WorkloadRef};
+use crate::ids::{NamespaceName, Revision, WorkloadRef};
 use crate::intent::Verb;
 use crate::machine::phase::Phase;
 use crate::measure::Query;
@@ -87,6 +87,23 @@ pub struct View {
     pub checks: Vec<CheckResult>,
     /// What people may say now by the annotation [`crate::labels::ACTION`].
     pub actions: Vec<ActionOffer>,
+    /// Proxies with another image than their injector gives now, by the last standing count.
+    pub outdated: Option<Outdated>,
+}
+
+/// Proxies of a revision with another image than its injector gives now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outdated {
+    /// The revision.
+    pub revision: Revision,
+    /// The version that its injector gives, see [`crate::pods::image_version`].
+    pub version: String,
+    /// How many proxies have another one.
+    pub proxies: u32,
+    /// How many workloads they belong to.
+    pub workloads: u32,
+    /// Some of these workloads.
+    pub examples: Vec<WorkloadRef>,
 }
 
 /// Something that people may say now.

@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub budgets: BTreeMap<NamespaceName, Vec<Arc<DisruptionBudget>>>,
     /// The last cluster-wide count of proxies and references, when one was asked for.
     pub census: Option<Arc<Census>>,
+    /// The standing count of proxies, if there is one: no older than its interval, and without anything but pods.
+    pub proxies: Option<Arc<Census>>,
     /// Why the last attempt at such a count came to nothing, if it did.
     pub census_problem: Option<String>,
     /// Other MeshUpgrades, each with whether it is in the middle of a run.

@@ -159,6 +159,8 @@ pub struct Gate {
     pub since: Timestamp,
     /// Just before these restarts. The window that values are compared with ends here.
     pub baseline_at: Timestamp,
+    /// From when on things are counted that happen while pods come up: the same, or the last retry.
+    pub counted_from: Timestamp,
     /// The workloads of the batch that is judged; empty for a soak, which judges the whole wave.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub workloads: Vec<WorkloadRef>,

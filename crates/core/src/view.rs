@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::conditions::{ConditionStatus, ConditionType, Conditions};
-use crate::decision::View;
+use crate::decision::{Outdated, View};
 use crate::gate;
 use crate::ids::Revision;
 use crate::injection::namespace_injection;
@@ -18,11 +18,15 @@ use crate::machine::start::is_before_the_start;
 use crate::machine::wave::front_of;
 use crate::observed::Namespace;
 use crate::plan::PlannedWave;
+use crate::pods::image_version;
 use crate::record::{Direction, WaveStep};
 use crate::wait::{Wait, WaitReason};
 
 /// How many waits status lists.
 pub const MAX_BLOCKED: usize = 20;
+
+/// How many workloads with outdated proxies are named.
+const MAX_EXAMPLES: usize = 10;
 
 use ConditionStatus::{False, True, Unknown};
 
@@ -40,8 +44,24 @@ pub fn of(pass: &Pass<'_>) -> View {
         blocked: waits.into_iter().take(MAX_BLOCKED).collect(),
         checks: pass.checks.clone(),
         actions: people::offers(pass),
+        outdated: outdated(pass),
         message,
     }
+}
+
+/// Proxies of the revision that the run goes to, or went to, with another image than its injector gives now.
+fn outdated(pass: &Pass<'_>) -> Option<Outdated> {
+    let revision = pass.run.destination();
+    let image = pass.snapshot.control_planes.get(revision)?.proxy_image.as_deref()?;
+    let version = image_version(image);
+    let old = pass.snapshot.proxies.as_ref()?.outdated(revision, version);
+    Some(Outdated {
+        revision: revision.clone(),
+        version: version.to_owned(),
+        proxies: old.values().sum(),
+        workloads: u32::try_from(old.len()).unwrap_or(u32::MAX),
+        examples: old.keys().take(MAX_EXAMPLES).map(|workload| (*workload).clone()).collect(),
+    })
 }
 
 fn message(pass: &Pass<'_>, wait: Option<&Wait>) -> String {
@@ -72,7 +92,14 @@ fn message(pass: &Pass<'_>, wait: Option<&Wait>) -> String {
 
 fn succeeded(pass: &Pass<'_>) -> String {
     let Pass { run, intent, .. } = pass;
-    let done = format!("everything runs on {}", run.target);
+    let old = outdated(pass).filter(|old| old.proxies > 0).map_or_else(String::new, |old| {
+        format!(
+            "; {} proxies of {} workloads have another image than {}: sourceRevision and targetRevision {} with a new runId \
+             replace them in the same waves",
+            old.proxies, old.workloads, old.version, run.target
+        )
+    });
+    let done = format!("everything runs on {}{old}", run.target);
     if !intent.rollback_requested || run.source == run.target {
         return done;
     }

@@ -49,6 +49,9 @@ pub struct Args {
     /// How often the whole cluster may be looked at for plan and completion.
     #[arg(long, env = "CENSUS_INTERVAL_SECONDS", default_value_t = 15)]
     pub census_interval_seconds: u64,
+    /// How often the images of all proxies are counted, for status and metrics; 0 switches it off.
+    #[arg(long, env = "PROXY_COUNT_INTERVAL_SECONDS", default_value_t = 600)]
+    pub proxy_count_interval_seconds: u64,
     /// How long one call to the API server may take.
     #[arg(long, env = "CALL_TIMEOUT_SECONDS", default_value_t = 10)]
     pub call_timeout_seconds: u64,

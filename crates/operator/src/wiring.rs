@@ -17,6 +17,7 @@ use meshupgrade_controller::memory::Memory;
 use meshupgrade_controller::metric_sources::MetricSources;
 use meshupgrade_controller::metrics::Metrics;
 use meshupgrade_controller::observe::Stores;
+use meshupgrade_controller::proxies::ProxyCount;
 use meshupgrade_controller::stop::{self, Stop};
 use meshupgrade_controller::watch::Poke;
 use meshupgrade_controller::watch::config_maps::ConfigMapWatches;
@@ -57,6 +58,7 @@ pub async fn run(args: Args) -> Result<()> {
         pods: PodWatches::new(clients.clone(), poke.clone(), health.clone()),
         config_maps: ConfigMapWatches::new(clients.clone(), poke.clone(), health.clone()),
         censuses: Censuses::default(),
+        proxies: ProxyCount::default(),
         metric_sources: MetricSources::new(sources, metrics.clone(), poke.clone()),
         stores: Stores::default(),
         memory: Memory::default(),
@@ -103,6 +105,8 @@ fn settings(args: &Args) -> Settings {
     Settings {
         status_interval: Duration::from_secs(args.status_interval_seconds),
         census_interval: Duration::from_secs(args.census_interval_seconds),
+        proxy_interval: Some(Duration::from_secs(args.proxy_count_interval_seconds))
+            .filter(|interval| !interval.is_zero()),
         operator: args.operator(),
     }
 }

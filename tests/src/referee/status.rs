@@ -177,10 +177,23 @@ fn nothing_on(
     revision: &meshupgrade_core::ids::Revision,
     seen: &Seen,
 ) -> Result<(), Violation> {
+    let scope = planned(record);
+    if run.patch {
+        let plane = seen.snapshot.control_planes.get(&run.target);
+        let image = plane.and_then(|plane| plane.proxy_image.as_ref());
+        for pod in world.pods.values().filter(|pod| scope.contains(&pod.workload.namespace)) {
+            let found = pod.view.proxy.as_ref().map(|proxy| &proxy.image);
+            let name = &pod.view.name;
+            rule!(
+                found.is_none() || found == image,
+                "I4: {}, but the proxy of {name} is {found:?}",
+                run.phase
+            );
+        }
+    }
     if run.source == run.target {
         return Ok(());
     }
-    let scope = planned(record);
     for pod in world.pods.values() {
         let name = &pod.workload.namespace;
         let ours = world

@@ -257,8 +257,14 @@ fn opened_before_a_failure(entry: &BatchEntry, seen: &Seen) -> Result<(), Violat
 
 fn has_stale_pod(effect: &Restart, seen: &Seen, destination: &Revision) -> bool {
     let pods = seen.snapshot.pods.get(&effect.workload.namespace);
+    // A patch upgrade replaces proxies with another image than the injector's, too.
+    let patch = seen.record.run.as_ref().is_some_and(|run| run.patch);
+    let plane = seen.snapshot.control_planes.get(destination).filter(|_| patch);
+    let image = plane.and_then(|plane| plane.proxy_image.as_ref());
     pods.into_iter().flatten().any(|pod| {
         let revision = pod.proxy.as_ref().and_then(|proxy| proxy.revision.as_ref());
-        workload_of(pod).as_ref() == Some(&effect.workload) && !pod.finished && revision != Some(destination)
+        let outdated = image.is_some() && pod.proxy.as_ref().map(|proxy| &proxy.image) != image;
+        let stale = revision != Some(destination) || outdated;
+        workload_of(pod).as_ref() == Some(&effect.workload) && !pod.finished && stale
     })
 }

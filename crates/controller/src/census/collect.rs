@@ -41,6 +41,13 @@ pub async fn take(clients: &Clients, istio_namespace: &NamespaceName) -> Result<
     Ok(census)
 }
 
+/// Counts the proxies and nothing else.
+pub async fn proxies(clients: &Clients) -> Result<Census, CallError> {
+    let mut census = Census { taken_at: Some(Timestamp::now()), ..Census::default() };
+    Look { clients }.pods(&mut census).await?;
+    Ok(census)
+}
+
 struct Look<'a> {
     clients: &'a Clients,
 }

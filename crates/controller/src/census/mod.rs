@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use meshupgrade_core::census::Census;
 use meshupgrade_core::ids::{NamespaceName, Uid};
 
+pub use collect::proxies;
+
 use crate::context::Context;
 use crate::watch::Poke;
 

@@ -16,6 +16,8 @@ pub struct Upgrades {
     phase: IntGaugeVec,
     workloads: IntGaugeVec,
     rollbacks: IntCounterVec,
+    measurements: IntCounterVec,
+    outdated: IntGaugeVec,
 }
 
 impl Upgrades {
@@ -45,12 +47,39 @@ impl Upgrades {
                 "Runs that turned back, by cause.",
                 &["reason"],
             )?,
+            measurements: counter(
+                registry,
+                "meshupgrade_measurements_total",
+                "Measurements of metrics, by verdict.",
+                &["name", "metric", "verdict"],
+            )?,
+            outdated: gauge(
+                registry,
+                "meshupgrade_outdated_proxies",
+                "Proxies with another image than the injector of their revision gives now.",
+                &["name"],
+            )?,
         })
     }
 
     /// A run turned back.
     pub fn count_rollback(&self, reason: &str) {
         self.rollbacks.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts the measurements that came with a decision.
+    pub fn count_measurements(&self, name: &str, before: &Record, record: &Record) {
+        for sample in record.samples.iter().filter(|sample| !before.samples.contains(sample)) {
+            self.measurements.with_label_values(&[name, &sample.metric, sample.verdict.as_str()]).inc();
+        }
+    }
+
+    /// Shows how many proxies are outdated.
+    pub fn show_outdated(&self, name: &str, proxies: Option<u32>) {
+        match proxies {
+            Some(proxies) => self.outdated.with_label_values(&[name]).set(i64::from(proxies)),
+            None => drop(self.outdated.remove_label_values(&[name])),
+        }
     }
 
     /// Shows where a MeshUpgrade is.
@@ -84,6 +113,7 @@ impl Upgrades {
         for state in WORKLOAD_STATES {
             let _ = self.workloads.remove_label_values(&[name, state]);
         }
+        self.show_outdated(name, None);
     }
 
     fn forget_pair(&self, name: &str, record: &Record) {

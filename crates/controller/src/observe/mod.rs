@@ -144,6 +144,7 @@ impl Stores {
             budgets: self.budgets(),
             census: None,
             census_problem: None,
+            proxies: None,
             other_upgrades: Vec::new(),
             applied: BTreeMap::new(),
             refused: BTreeMap::new(),

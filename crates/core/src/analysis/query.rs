@@ -42,6 +42,9 @@ pub struct Subject<'a> {
     pub source: &'a Revision,
     /// The revision that the run goes to.
     pub target: &'a Revision,
+    /// How long ago the restarts began, in seconds: what is counted rather than averaged is counted from there, because it
+    /// happens while pods come up.
+    pub began_ago: u32,
 }
 
 /// The PromQL of a metric.
@@ -122,7 +125,7 @@ fn literal(name: &str) -> String {
 fn builtin_parts(builtin: Builtin, metric: &MetricIntent, subject: Subject<'_>) -> (String, String) {
     let traffic = Traffic::new(metric, subject);
     let istiod = istiod(subject.target);
-    let window = format!("{}s", metric.window_seconds);
+    let window = format!("{}s", metric.window_seconds.max(subject.began_ago));
     // One per scraped istiod, whether or not it ever had a proxy.
     let alive = format!("pilot_info{{{istiod}}}");
     match builtin {
@@ -242,7 +245,10 @@ mod tests {
         let workloads =
             names.iter().map(|name| WorkloadRef::new(WorkloadKind::Deployment, "shop.eu", *name)).collect();
         let (source, target) = (Revision::from("asm-1-27"), Revision::from("asm-1-28"));
-        promql(&metric(measure), Subject { workloads: &workloads, source: &source, target: &target })
+        promql(
+            &metric(measure),
+            Subject { workloads: &workloads, source: &source, target: &target, began_ago: 300 },
+        )
     }
 
     fn user(query: &str, samples: Option<&str>) -> Measure {
@@ -303,6 +309,7 @@ mod tests {
         assert!(found.contains("sum by (reporter) "), "{found}");
         let found = asked(Measure::Builtin(Builtin::XdsRejects), &["web"]);
         assert!(found.contains("pilot_info{$(istiod:asm-1-28)}"), "{found}");
+        assert!(found.contains("[300s]"), "from the beginning of the restarts: {found}");
         let found = asked(Measure::Builtin(Builtin::ProxyRestarts), &["web", "api"]);
         assert!(found.contains(r#"pod=~"(api|web)-.+""#), "{found}");
     }

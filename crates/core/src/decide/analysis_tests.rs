@@ -276,7 +276,7 @@ fn soaking(end: i64) -> (Mesh, Record) {
     let (mut mesh, _) = after_a_restart(|_| {});
     mesh.snapshot.workloads.remove(&super::tests::reference("shop", "b"));
     mesh.plan.waves[1].soak_seconds = u32::try_from(end).unwrap();
-    let gate = json!({"since": BEGAN, "baselineAt": BEGAN});
+    let gate = json!({"since": BEGAN, "baselineAt": BEGAN, "countedFrom": BEGAN});
     let more = json!({"wave": 1, "step": "Proven", "settledSince": BEGAN, "soakSince": BEGAN, "gate": gate});
     let record = stored(&mesh, Phase::Soaking, &more);
     (mesh, record)

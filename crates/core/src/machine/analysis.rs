@@ -39,6 +39,7 @@ pub fn open(pass: &mut Pass<'_>, analysis: &AnalysisIntent, before: Timestamp, w
     pass.run.gate = (!analysis.metrics.is_empty()).then(|| Gate {
         since: pass.now,
         baseline_at: before.min(pass.now),
+        counted_from: before.min(pass.now),
         workloads,
         tallies: std::collections::BTreeMap::new(),
     });
@@ -120,7 +121,7 @@ fn retry(pass: &mut Pass<'_>, analysis: &AnalysisIntent, gate: &mut Gate) {
     };
     if pass.retries_all() && analysis.metrics.iter().any(wrong) {
         gate.tallies.clear();
-        gate.since = pass.now;
+        (gate.since, gate.counted_from) = (pass.now, pass.now);
         pass.event(false, "RetryAccepted", None, "the metrics are measured anew");
     }
 }
@@ -208,9 +209,10 @@ fn measure(
         return pass.wake_at(at);
     }
     let (source, target) = pass.revisions();
+    let began_ago = u32::try_from(at.duration_since(gate.counted_from).as_secs().max(0)).unwrap_or(u32::MAX);
     let query = Query {
         source: metric.source.clone(),
-        promql: promql(metric, Subject { workloads, source: &source, target: &target }),
+        promql: promql(metric, Subject { workloads, source: &source, target: &target, began_ago }),
         at,
         max_age_seconds: metric.max_age_seconds,
     };

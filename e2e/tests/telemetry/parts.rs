@@ -1,4 +1,4 @@
-//! What scenarios can ask a mesh about itself, shown without any MeshUpgrade.
+//! The parts by themselves, without any MeshUpgrade.
 
 use std::time::Duration;
 
