@@ -12,7 +12,7 @@ use crate::FieldError;
 use crate::analysis;
 use crate::limits;
 use crate::spec::{
-    Budgets, CompletionMode, MeshUpgrade, NamespaceSelector, OnFailure, RollbackControlPlane,
+    Budgets, CompletionMode, MeshUpgrade, NamespaceSelector, OnFailure, RollbackControlPlane, RunningJobs,
     SelectorOperator, WaveApproval, WaveSpec,
 };
 use crate::window::windows;
@@ -44,6 +44,11 @@ impl MeshUpgrade {
                 pause_seconds: spec.restart.pause_seconds,
                 respect_budgets: spec.restart.budgets == Budgets::Respect,
                 grace_seconds: spec.restart.grace_seconds,
+                running_jobs: match spec.restart.running_jobs {
+                    RunningJobs::Wait => intent::RunningJobs::Wait,
+                    RunningJobs::Ignore => intent::RunningJobs::Ignore,
+                    RunningJobs::Block => intent::RunningJobs::Block,
+                },
                 max_failed_workloads: spec.restart.max_failed_workloads,
                 progress_deadline_seconds: spec.restart.progress_deadline_seconds,
             },

@@ -351,12 +351,29 @@ pub struct RestartSpec {
     #[schemars(range(max = limits::CONCURRENT))]
     pub max_failed_workloads: u32,
 
+    /// What running Jobs mean, also those of CronJobs, whose pods keep their sidecar to the end. `Wait`: completion waits until they
+    /// end. `Ignore`: they may go on when the old control plane is gone. `Block`: the run does not begin while there are any.
+    #[serde(default)]
+    pub running_jobs: RunningJobs,
+
     /// How long one wave may be worked on, from its labels to its last workload; its soak does not count, nor does time in which
     /// it waits for people or for a window. Then nothing new is started, or, with `rollback.onFailure: Automatic`, everything
     /// goes back. Left out: without end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = limits::SOAK_SECONDS))]
     pub progress_deadline_seconds: Option<u32>,
+}
+
+/// What running Jobs mean for a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RunningJobs {
+    /// Completion waits until they end.
+    #[default]
+    Wait,
+    /// They may go on when the old control plane is gone.
+    Ignore,
+    /// The run does not begin while there are any.
+    Block,
 }
 
 fn grace_seconds() -> u32 {
@@ -375,6 +392,7 @@ impl Default for RestartSpec {
             budgets: Budgets::default(),
             grace_seconds: grace_seconds(),
             max_failed_workloads: 0,
+            running_jobs: RunningJobs::default(),
             progress_deadline_seconds: None,
         }
     }

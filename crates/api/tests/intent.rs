@@ -5,7 +5,7 @@
 use meshupgrade_api::structure::parse;
 use meshupgrade_core::ids::{NamespaceName, Revision};
 use meshupgrade_core::intent::{
-    CompletionMode, Intent, OnFailure, RestartIntent, RollbackControlPlane, WaveSelect,
+    CompletionMode, Intent, OnFailure, RestartIntent, RollbackControlPlane, RunningJobs, WaveSelect,
 };
 use meshupgrade_core::observed::IntOrPercent;
 
@@ -38,6 +38,7 @@ fn defaults_are_the_safe_choice() {
             pause_seconds: 0,
             respect_budgets: true,
             grace_seconds: 300,
+            running_jobs: RunningJobs::Wait,
             max_failed_workloads: 0,
             progress_deadline_seconds: None,
         }

@@ -12,6 +12,9 @@ use crate::pods::{image_version, workload_of};
 /// How many examples of one thing a census keeps; the rest is only counted.
 pub const SAMPLES: usize = 50;
 
+/// Kind of a Job.
+pub const JOB: &str = "Job";
+
 /// The result of one look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
@@ -28,6 +31,8 @@ pub struct Census {
     pub unmanaged: Vec<UnmanagedPod>,
     /// How many unmanaged proxies there are, by revision.
     pub unmanaged_count: BTreeMap<Revision, u32>,
+    /// How many of them are of running Jobs.
+    pub job_count: BTreeMap<Revision, u32>,
     /// CronJobs: their next run takes the namespace's revision of that time.
     pub cron_jobs: Vec<CronJob>,
     /// Objects that name a revision: Gateways, Istio resources, validators, tag Services.
@@ -51,6 +56,13 @@ pub struct UnmanagedPod {
     pub revision: Revision,
     /// Whether istiod manages it for a Gateway API object.
     pub gateway_api: bool,
+}
+
+impl UnmanagedPod {
+    /// Whether a Job runs it.
+    pub fn is_of_a_job(&self) -> bool {
+        self.owner.as_ref().is_some_and(|(kind, _)| kind == JOB)
+    }
 }
 
 /// A CronJob.
@@ -120,6 +132,9 @@ impl Census {
             }
             None => pod.controller.as_ref().map(|owner| (owner.kind.clone(), owner.name.clone())),
         };
+        if owner.as_ref().is_some_and(|(kind, _)| kind == JOB) {
+            *self.job_count.entry(revision.clone()).or_default() += 1;
+        }
         let count = self.unmanaged_count.entry(revision.clone()).or_default();
         *count += 1;
         if usize::try_from(*count).is_ok_and(|count| count <= SAMPLES) {
@@ -147,6 +162,9 @@ impl Census {
             .extend(self.unmanaged.iter().filter(|pod| namespaces.contains(&pod.namespace)).cloned());
         for pod in &part.unmanaged {
             *part.unmanaged_count.entry(pod.revision.clone()).or_default() += 1;
+            if pod.is_of_a_job() {
+                *part.job_count.entry(pod.revision.clone()).or_default() += 1;
+            }
         }
         part
     }

@@ -157,8 +157,22 @@ pub struct RestartIntent {
     pub grace_seconds: u32,
     /// How many failed workloads of a wave do not stop the others.
     pub max_failed_workloads: u32,
+    /// What running Jobs mean, whose pods keep their sidecar to the end.
+    pub running_jobs: RunningJobs,
     /// How long a wave may be worked on, in seconds; without end if it is not set.
     pub progress_deadline_seconds: Option<u32>,
+}
+
+/// What running Jobs mean for a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RunningJobs {
+    /// Completion waits until they end.
+    #[default]
+    Wait,
+    /// They may go on with a sidecar whose control plane is gone.
+    Ignore,
+    /// The run does not begin while one has a sidecar of the source.
+    Block,
 }
 
 /// What a failed workload does to the run.

@@ -8,8 +8,8 @@ use meshupgrade_core::analysis::AnalysisIntent;
 use meshupgrade_core::decision::View;
 use meshupgrade_core::ids::{NamespaceName, Revision, Uid, WorkloadKind, WorkloadRef};
 use meshupgrade_core::intent::{
-    CompletionIntent, CompletionMode, Intent, OnFailure, RestartIntent, RollbackControlPlane, WaveIntent,
-    WaveSelect,
+    CompletionIntent, CompletionMode, Intent, OnFailure, RestartIntent, RollbackControlPlane, RunningJobs,
+    WaveIntent, WaveSelect,
 };
 use meshupgrade_core::labels;
 use meshupgrade_core::observed::{
@@ -72,6 +72,7 @@ pub fn intent() -> Intent {
             grace_seconds: 60,
             max_failed_workloads: 0,
             progress_deadline_seconds: None,
+            running_jobs: RunningJobs::Wait,
         },
         analysis: AnalysisIntent::default(),
         windows: Vec::new(),

@@ -6,6 +6,7 @@ use super::COMPLETION;
 use super::fixture::{Mesh, SOURCE, TARGET, map, said};
 use crate::census::{CronJob, Reference, ReferenceKind, UnmanagedPod};
 use crate::ids::{Revision, WorkloadKind, WorkloadRef};
+use crate::intent::RunningJobs;
 use crate::labels;
 use crate::observed::{FieldManager, PodTemplate, PreviousLabels};
 
@@ -332,6 +333,28 @@ fn each_proxy_that_is_left_is_told_with_what_helps_its_owner() {
         "Of controllers that MeshUpgrade does not know: shop/clone-0 (CloneSet clone); restart them through their owner",
     ];
     assert_eq!(told, expected.join(". "));
+}
+
+#[test]
+fn running_jobs_can_be_ignored_and_nothing_else_with_them() {
+    let with_jobs = |mesh: &mut Mesh, others: u32| {
+        mesh.proxies("shop", SOURCE, 2 + others);
+        mesh.census(|census| {
+            census.unmanaged = vec![pod("migrate-x", Some(("Job", "migrate")), false)];
+            census.unmanaged_count.insert(SOURCE.into(), 2);
+            census.job_count.insert(SOURCE.into(), 2);
+        });
+    };
+    assert!(only(|mesh| with_jobs(mesh, 0)).contains("Of Jobs: shop/migrate-x"));
+    let ignoring = |others| {
+        about(|mesh| {
+            mesh.intent.restart.running_jobs = RunningJobs::Ignore;
+            with_jobs(mesh, others);
+        })
+    };
+    assert!(ignoring(0).is_empty());
+    let told = ignoring(1).join("");
+    assert!(told.contains("1 proxy runs on asm-1-27") && !told.contains("Of Jobs"), "{told}");
 }
 
 #[test]

@@ -11,8 +11,8 @@ use crate::census::Census;
 use crate::decision::{CheckOutcome, CheckResult};
 use crate::ids::{NamespaceName, Revision, WorkloadKind, WorkloadRef};
 use crate::intent::{
-    CompletionIntent, CompletionMode, Intent, OnFailure, RestartIntent, RollbackControlPlane, WaveIntent,
-    WaveSelect,
+    CompletionIntent, CompletionMode, Intent, OnFailure, RestartIntent, RollbackControlPlane, RunningJobs,
+    WaveIntent, WaveSelect,
 };
 use crate::labels;
 use crate::observed::{
@@ -256,6 +256,7 @@ fn intent() -> Intent {
             grace_seconds: 60,
             max_failed_workloads: 0,
             progress_deadline_seconds: None,
+            running_jobs: RunningJobs::Wait,
         },
         analysis: AnalysisIntent::default(),
         windows: Vec::new(),

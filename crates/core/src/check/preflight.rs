@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::proxies::no_running_jobs;
 use super::{Check, CheckInput, Finding, label_owners, listed, planned, problem, warning};
 use crate::gate;
 use crate::ids::{NamespaceName, Revision};
@@ -10,7 +11,7 @@ use crate::labels;
 use crate::observed::{Labels, MeshConfig, Workload};
 
 /// All of them, in the order of their results.
-pub(super) const CHAIN: [Check; 11] = [
+pub(super) const CHAIN: [Check; 12] = [
     Check { name: "SourceIstiodReady", find: source_istiod_ready },
     Check { name: "InjectionLabelsUnambiguous", find: injection_labels_unambiguous },
     Check { name: "NamespacesAssigned", find: namespaces_assigned },
@@ -21,6 +22,7 @@ pub(super) const CHAIN: [Check; 11] = [
     Check { name: "LabelOwners", find: label_owners::find },
     Check { name: "BudgetsCanBeMet", find: budgets_can_be_met },
     Check { name: "WorkloadsRestartable", find: workloads_restartable },
+    Check { name: "NoRunningJobs", find: no_running_jobs },
     Check { name: "NoOtherUpgrade", find: no_other_upgrade },
 ];
 

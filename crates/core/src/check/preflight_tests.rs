@@ -2,8 +2,10 @@ use std::sync::Arc;
 
 use super::fixture::{Mesh, ROOT, SOURCE, TARGET, map, said};
 use super::{PREFLIGHT, failed};
+use crate::census::UnmanagedPod;
 use crate::decision::CheckOutcome;
 use crate::ids::{WorkloadKind, WorkloadRef};
+use crate::intent::RunningJobs;
 use crate::inventory::Pair;
 use crate::labels;
 use crate::observed::{FieldManager, MeshConfig, OtherUpgrade, Owner, Pod, Proxy};
@@ -46,6 +48,7 @@ fn the_names_are_those_of_the_guide_in_their_order() {
         "LabelOwners",
         "BudgetsCanBeMet",
         "WorkloadsRestartable",
+        "NoRunningJobs",
         "NoOtherUpgrade",
     ];
     assert_eq!(PREFLIGHT, names);
@@ -413,6 +416,29 @@ fn what_is_not_restarted_is_counted_once_and_the_first_are_named() {
         about(|mesh| mesh.plan.not_restarted = vec![not_restarted("CronJob", "nightly", "CronJob")])
             .is_empty()
     );
+}
+
+#[test]
+fn a_run_that_must_not_begin_while_jobs_run_waits_for_them() {
+    let with_job = |policy| {
+        about(|mesh| {
+            mesh.intent.restart.running_jobs = policy;
+            mesh.census(|census| {
+                census.unmanaged.push(UnmanagedPod {
+                    namespace: "shop".into(),
+                    name: "migrate-x".into(),
+                    owner: Some(("Job".into(), "migrate".into())),
+                    revision: SOURCE.into(),
+                    gateway_api: false,
+                });
+                census.job_count.insert(SOURCE.into(), 1);
+            });
+        })
+    };
+    let told = with_job(RunningJobs::Block).join("");
+    assert!(told.starts_with("NoRunningJobs Failed: 1 proxy runs of Jobs on asm-1-27"), "{told}");
+    assert!(told.contains("kubectl wait --for=delete pod/migrate-x"), "{told}");
+    assert!(with_job(RunningJobs::Wait).is_empty());
 }
 
 /// Its template has a proxy of its own and is out of injection, like one that was injected by hand.

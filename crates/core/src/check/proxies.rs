@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::completion::counted;
 use super::{CheckInput, Finding, planned_names};
-use crate::census::{Census, UnmanagedPod};
+use crate::census::{Census, JOB, UnmanagedPod};
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
+use crate::intent::RunningJobs;
 use crate::inventory::{some_of, unrestartable};
 
 /// Nothing runs on the source, and nothing that could: a proxy whose revision nobody knows may be one of it.
@@ -24,7 +25,9 @@ pub(super) fn planned_moved(input: &CheckInput<'_>) -> Finding {
 }
 
 fn on_source(input: &CheckInput<'_>, census: &Census) -> Finding {
-    let (count, _) = census.proxies_on(input.source);
+    let (all, _) = census.proxies_on(input.source);
+    let jobs = census.job_count.get(input.source).copied().unwrap_or_default();
+    let count = if ignores_jobs(input) { all.saturating_sub(jobs) } else { all };
     if count == 0 {
         return Finding::Nothing;
     }
@@ -37,6 +40,27 @@ fn on_source(input: &CheckInput<'_>, census: &Census) -> Finding {
     parts.extend(managed(input, census));
     parts.extend(unmanaged(input, census));
     Finding::Problem(parts.join(". "))
+}
+
+fn ignores_jobs(input: &CheckInput<'_>) -> bool {
+    input.intent.restart.running_jobs == RunningJobs::Ignore
+}
+
+/// Nothing of a Job runs on the source, where a run must not begin before.
+pub(super) fn no_running_jobs(input: &CheckInput<'_>) -> Finding {
+    let census =
+        input.snapshot.census.as_ref().filter(|_| input.intent.restart.running_jobs == RunningJobs::Block);
+    let Some(census) = census else { return Finding::Nothing };
+    let pods: Vec<&UnmanagedPod> =
+        census.unmanaged.iter().filter(|pod| pod.revision == *input.source && pod.is_of_a_job()).collect();
+    match (census.job_count.get(input.source), sentence(Remedy::Wait, &pods)) {
+        (Some(count), Some(remedy)) => Finding::Problem(format!(
+            "{} of Jobs on {}, and spec.restart.runningJobs is Block. {remedy}",
+            proxies(*count),
+            input.source
+        )),
+        _ => Finding::Nothing,
+    }
 }
 
 fn unknown(input: &CheckInput<'_>, census: &Census) -> Finding {
@@ -110,7 +134,7 @@ fn remedy(pod: &UnmanagedPod) -> Remedy {
     match &pod.owner {
         _ if pod.gateway_api => Remedy::Gateway,
         None => Remedy::Recreate,
-        Some((kind, _)) if kind == "Job" => Remedy::Wait,
+        Some((kind, _)) if kind == JOB => Remedy::Wait,
         Some(_) => Remedy::Owner,
     }
 }
@@ -119,10 +143,14 @@ fn remedy(pod: &UnmanagedPod) -> Remedy {
 fn unmanaged(input: &CheckInput<'_>, census: &Census) -> Vec<String> {
     let pods: Vec<&UnmanagedPod> =
         census.unmanaged.iter().filter(|pod| pod.revision == *input.source).collect();
+    let jobs_count = !ignores_jobs(input);
     let sentences =
         [Remedy::Recreate, Remedy::Wait, Remedy::Owner, Remedy::Gateway].into_iter().filter_map(|wanted| {
-            let alike: Vec<&UnmanagedPod> =
-                pods.iter().copied().filter(|pod| remedy(pod) == wanted).collect();
+            let alike: Vec<&UnmanagedPod> = pods
+                .iter()
+                .copied()
+                .filter(|pod| remedy(pod) == wanted && (jobs_count || !pod.is_of_a_job()))
+                .collect();
             sentence(wanted, &alike)
         });
     let all = census.unmanaged_count.get(input.source).copied().unwrap_or_default();
