@@ -31,6 +31,9 @@ pub fn describe(upgrade: &MeshUpgrade) -> String {
     for check in status.checks.iter().filter(|check| check.outcome != "Passed") {
         let _ = writeln!(text, "  check {} {}: {}", check.name, check.outcome, check.message);
     }
+    for sample in &status.analysis {
+        let _ = writeln!(text, "  measured {} {:?}: {}", sample.metric, sample.verdict, sample.message);
+    }
     for blocked in &status.blocked {
         let _ = writeln!(text, "  blocked {}: {}", blocked.reason, blocked.message);
     }

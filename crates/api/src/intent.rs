@@ -11,9 +11,10 @@ use meshupgrade_core::selector::{LabelSelector, Operator, Requirement};
 use crate::FieldError;
 use crate::analysis;
 use crate::limits;
+use crate::restart::{Budgets, RunningJobs};
 use crate::spec::{
-    Budgets, CompletionMode, MeshUpgrade, NamespaceSelector, OnFailure, RollbackControlPlane, RunningJobs,
-    SelectorOperator, WaveApproval, WaveSpec,
+    CompletionMode, MeshUpgrade, NamespaceSelector, OnFailure, RollbackControlPlane, SelectorOperator,
+    WaveApproval, WaveSpec,
 };
 use crate::window::windows;
 

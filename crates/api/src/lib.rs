@@ -12,6 +12,7 @@ pub mod field;
 pub mod intent;
 pub mod limits;
 pub mod publish;
+pub mod restart;
 pub mod rules;
 pub mod spec;
 pub mod status;

@@ -1,7 +1,8 @@
 //! Which workloads the batch takes in next, and what keeps them out.
 
 use crate::ids::WorkloadRef;
-use crate::machine::batch::{Front, is_concerned, max_open, terminating, too_many_failed};
+use crate::machine::batch::{Front, is_concerned, max_open, terminating};
+use crate::machine::failure::too_many_failed;
 use crate::machine::pass::{Pass, about_workload, after, shown};
 use crate::machine::workload::{Pods, State, of, only_unready_are_stale, safe_to_restart, state};
 use crate::observed::{Pod, Workload};

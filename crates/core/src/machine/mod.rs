@@ -6,6 +6,7 @@ pub(crate) mod analysis;
 pub(crate) mod back;
 pub(crate) mod batch;
 pub(crate) mod complete;
+pub(crate) mod failure;
 pub(crate) mod fill;
 pub(crate) mod pass;
 pub(crate) mod people;
