@@ -69,7 +69,7 @@ async fn turned_back(
     let canary = status
         .analysis
         .iter()
-        .find(|sample| sample.wave == "canary")
+        .find(|sample| sample.wave == "canary" && !sample.dry_run)
         .context("the canary was not measured")?;
     ensure!(canary.verdict == Verdict::Passed, "{canary:?}");
     s.wait_event("MetricFailed").await?;
