@@ -13,8 +13,8 @@ use crate::analysis;
 use crate::limits;
 use crate::restart::{Budgets, RunningJobs};
 use crate::spec::{
-    CompletionMode, MeshUpgrade, NamespaceSelector, OnFailure, RollbackControlPlane, SelectorOperator,
-    WaveApproval, WaveSpec,
+    CompletionMode, MeshUpgrade, NamespaceSelector, OnFailure, RollbackControlPlane, RollbackScope,
+    SelectorOperator, WaveApproval, WaveSpec,
 };
 use crate::window::windows;
 
@@ -61,6 +61,10 @@ impl MeshUpgrade {
             on_failure: match spec.rollback.on_failure {
                 OnFailure::Pause => intent::OnFailure::Pause,
                 OnFailure::Automatic => intent::OnFailure::Automatic,
+            },
+            rollback_scope: match spec.rollback.scope {
+                RollbackScope::All => intent::RollbackScope::All,
+                RollbackScope::Wave => intent::RollbackScope::Wave,
             },
             rollback_control_plane: match spec.rollback.control_plane {
                 RollbackControlPlane::Remove => intent::RollbackControlPlane::Remove,

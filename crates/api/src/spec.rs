@@ -378,6 +378,11 @@ pub struct RollbackSpec {
     #[serde(default)]
     pub on_failure: OnFailure,
 
+    /// How far `onFailure: Automatic` goes. `All`: everything goes back, and the run is over. `Wave`: the wave in work goes back, and
+    /// the run waits until a person asks for a retry, or for the rollback of all.
+    #[serde(default)]
+    pub scope: RollbackScope,
+
     /// What happens to the target's control plane after a rollback, once nothing uses it. `Remove`: status says with which
     /// command; whoever installed it removes it. `Keep`: nothing is said.
     #[serde(default)]
@@ -392,6 +397,16 @@ pub enum OnFailure {
     Pause,
     /// Roll everything back.
     Automatic,
+}
+
+/// How far a failure turns the run back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RollbackScope {
+    /// Everything goes back, and the run is over.
+    #[default]
+    All,
+    /// The wave in work goes back, and the run waits for a person.
+    Wave,
 }
 
 /// What happens to the target's control plane after a rollback.

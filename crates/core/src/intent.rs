@@ -43,6 +43,8 @@ pub struct Intent {
     pub rollback_requested: bool,
     /// What a failed workload does.
     pub on_failure: OnFailure,
+    /// How far a failure turns the run back.
+    pub rollback_scope: RollbackScope,
     /// What a rollback does with the target's control plane.
     pub rollback_control_plane: RollbackControlPlane,
     /// How the run ends.
@@ -182,6 +184,16 @@ pub enum OnFailure {
     Pause,
     /// Roll everything back.
     Automatic,
+}
+
+/// How far a failure turns the run back. Who asks for a rollback asks for all of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RollbackScope {
+    /// Everything goes back, and the run is over.
+    #[default]
+    All,
+    /// The wave in work goes back, and the run waits for a person.
+    Wave,
 }
 
 /// What a rollback does with the target's control plane.

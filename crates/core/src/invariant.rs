@@ -57,7 +57,8 @@ fn position_never_goes_back(before: &Record, run: &Run, found: &mut Vec<String>)
     let Some(old) = before.run.as_ref().filter(|old| old.counter == run.counter) else {
         return;
     };
-    if old.rollback.is_some() && run.rollback.is_none() {
+    let latched = old.rollback.as_ref().is_some_and(|rollback| !rollback.wave_only);
+    if latched && run.rollback.as_ref().is_none_or(|rollback| rollback.wave_only) {
         found.push("I11: a rollback was turned forward again".into());
     }
     if run.rollback.is_none() && run.wave < old.wave {

@@ -126,6 +126,12 @@ pub struct Run {
     /// When the first batch of the wave in work was opened: what its metrics were before is measured up to here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wave_began: Option<Timestamp>,
+    /// How many times a wave went back by itself: what is done after it has other stamps.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub turns: u32,
+    /// Why the wave in work went back, until a person lets it go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned: Option<String>,
     /// A patch upgrade: source and target are one revision, and proxies with another image than the injector's are replaced.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub patch: bool,
@@ -289,6 +295,16 @@ pub struct Rollback {
     pub since: Timestamp,
     /// Index of the last wave that had begun: rollback goes from here to the first.
     pub from_wave: u32,
+    /// Only that wave goes back; then the run goes on with it when a person asks for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wave_only: bool,
+}
+
+impl Rollback {
+    /// Index of the last wave that goes back.
+    pub fn to_wave(&self) -> u32 {
+        if self.wave_only { self.from_wave } else { 0 }
+    }
 }
 
 /// What caused a rollback.
@@ -366,7 +382,8 @@ impl Run {
             Direction::Forward => "forward",
             Direction::Back => "back",
         };
-        format!("{uid}.{}.{direction}.{attempt}", self.counter)
+        let turn = if self.turns == 0 { String::new() } else { format!("-{}", self.turns + 1) };
+        format!("{uid}.{}.{direction}{turn}.{attempt}", self.counter)
     }
 
     /// The restart stamp of a workload.
@@ -388,4 +405,9 @@ impl Run {
 /// Key of a workload in [`Run::restart_attempts`].
 pub fn attempt_key(workload: &WorkloadRef) -> String {
     format!("{}/{}/{}", workload.kind, workload.namespace, workload.name)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }

@@ -80,7 +80,9 @@ fn message(pass: &Pass<'_>, wait: Option<&Wait>) -> String {
         Phase::Succeeded => return succeeded(pass),
         Phase::RollingBack => {
             let why = run.rollback.as_ref().map_or("", |rollback| rollback.message.as_str());
-            format!("going back to {} ({why})", run.source)
+            let only = run.rollback.as_ref().is_some_and(|rollback| rollback.wave_only);
+            let what = if only { format!("wave {name:?} goes back") } else { "going back".to_owned() };
+            format!("{what} to {} ({why})", run.source)
         }
         Phase::RolledBack => return rolled_back(pass),
     };
@@ -161,8 +163,11 @@ fn progress(pass: &Pass<'_>) -> String {
 }
 
 fn back_progress(pass: &Pass<'_>) -> (u32, u32) {
-    let from = pass.run.rollback.as_ref().map_or(0, |rollback| rollback.from_wave);
-    let waves = || (0u32..).zip(&pass.plan.waves).take_while(move |(index, _)| *index <= from);
+    let range = pass.run.rollback.as_ref().map_or(0..=0, |rollback| rollback.to_wave()..=rollback.from_wave);
+    let waves = || {
+        let range = range.clone();
+        (0u32..).zip(&pass.plan.waves).filter(move |(index, _)| range.contains(index))
+    };
     let total: u32 = waves().map(|(_, wave)| wave.workloads).sum();
     if pass.run.phase == Phase::RolledBack || pass.run.step == WaveStep::Proven {
         return (total, total);
@@ -327,7 +332,7 @@ fn is_pause(pass: &Pass<'_>, reason: WaitReason) -> bool {
         WaitReason::Suspended | WaitReason::Paused | WaitReason::PlanOnly | WaitReason::ApprovalRequired => {
             true
         }
-        WaitReason::AnalysisFailed => true,
+        WaitReason::AnalysisFailed | WaitReason::WaveRolledBack => true,
         reason if is_unknown(reason) => true,
         WaitReason::WorkloadFailed => pass.run.direction() == Direction::Forward,
         _ => false,

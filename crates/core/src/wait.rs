@@ -73,6 +73,8 @@ wait_reasons! {
     WorkloadPassedOver => false,
     /// A workload did not get through its restart.
     WorkloadFailed => true,
+    /// A wave failed and went back by itself.
+    WaveRolledBack => true,
     /// A wave has been worked on for longer than it may take.
     ProgressDeadlineExceeded => true,
     /// A workload is not ready, or in a rollout of its own that does not end: it is not restarted as it is.

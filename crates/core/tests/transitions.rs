@@ -147,9 +147,15 @@ fn there_is_a_way_back_from_every_phase_that_is_not_over() {
 }
 
 #[test]
-fn a_rollback_never_turns_forward_again() {
-    let after: BTreeSet<Phase> = reachable(Phase::RollingBack);
-    assert_eq!(after, BTreeSet::from([Phase::RollingBack, Phase::RolledBack]));
+fn only_a_wave_that_went_back_by_itself_leads_forward_again() {
+    let forward: Vec<Trigger> = Trigger::ALL
+        .into_iter()
+        .filter(|trigger| {
+            let to = Phase::RollingBack.on(*trigger);
+            to.is_some_and(|to| to != Phase::RollingBack && to != Phase::RolledBack)
+        })
+        .collect();
+    assert_eq!(forward, [Trigger::WaveReturned]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Runs that metrics gate.
 
-use meshupgrade_core::intent::OnFailure;
+use meshupgrade_core::intent::{OnFailure, RollbackScope};
 use meshupgrade_core::machine::phase::Phase;
 use meshupgrade_core::wait::WaitReason;
 
@@ -75,6 +75,36 @@ pub fn cases() -> Vec<Case> {
             ..CASE
         },
         Case {
+            name: "one_wave_returns",
+            about: "only the failed wave goes back; a person mends it and lets it go forward once more",
+            world: ailing_wave,
+            script: || {
+                vec![
+                    beat(When::Waits(WaitReason::WaveRolledBack), Action::Soothe),
+                    beat(When::After(300), Action::Retry),
+                ]
+            },
+            ..CASE
+        },
+        Case {
+            name: "one_wave_returns_and_then_all",
+            about: "only the failed wave goes back; a person decides that all of it shall",
+            world: ailing_wave,
+            script: || vec![beat(When::Waits(WaitReason::WaveRolledBack), Action::RequestRollback(true))],
+            ends: End::In(Phase::RolledBack),
+            random_ends: &[End::In(Phase::RolledBack)],
+            ..CASE
+        },
+        Case {
+            name: "all_while_one_wave_returns",
+            about: "a rollback of all is asked for while one wave goes back by itself",
+            world: ailing_wave,
+            script: || vec![beat(When::Back, Action::RequestRollback(true))],
+            ends: End::In(Phase::RolledBack),
+            random_ends: &[End::In(Phase::RolledBack)],
+            ..CASE
+        },
+        Case {
             name: "errors_while_soaking",
             about: "requests begin to fail while the last wave soaks",
             world: || {
@@ -103,6 +133,13 @@ fn gated(on_failure: OnFailure) -> World {
         Action::Telemetry(Source::Up),
         Action::Telemetry(Source::Up),
     ]);
+    world
+}
+
+/// The same, where only the wave goes back.
+fn ailing_wave() -> World {
+    let mut world = ailing(OnFailure::Automatic);
+    world.request().rollback_scope = RollbackScope::Wave;
     world
 }
 

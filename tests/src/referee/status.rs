@@ -84,7 +84,8 @@ impl Referee {
         let Some(old) = old else {
             return Ok(());
         };
-        rule!(old.rollback.is_none() || run.rollback.is_some(), "I11: the rollback was turned forward again");
+        let latched = old.rollback.as_ref().is_some_and(|rollback| !rollback.wave_only);
+        rule!(!latched || run.rollback.is_some(), "I11: the rollback was turned forward again");
         if old.started_at.is_some() {
             let same =
                 old.source == run.source && old.target == run.target && old.started_at == run.started_at;

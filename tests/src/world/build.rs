@@ -8,8 +8,8 @@ use meshupgrade_core::analysis::AnalysisIntent;
 use meshupgrade_core::decision::View;
 use meshupgrade_core::ids::{NamespaceName, Revision, Uid, WorkloadKind, WorkloadRef};
 use meshupgrade_core::intent::{
-    CompletionIntent, CompletionMode, Intent, OnFailure, RestartIntent, RollbackControlPlane, RunningJobs,
-    WaveIntent, WaveSelect,
+    CompletionIntent, CompletionMode, Intent, OnFailure, RestartIntent, RollbackControlPlane, RollbackScope,
+    RunningJobs, WaveIntent, WaveSelect,
 };
 use meshupgrade_core::labels;
 use meshupgrade_core::observed::{
@@ -80,6 +80,7 @@ pub fn intent() -> Intent {
         plan_only: false,
         rollback_requested: false,
         on_failure: OnFailure::Pause,
+        rollback_scope: RollbackScope::All,
         rollback_control_plane: RollbackControlPlane::Keep,
         completion: CompletionIntent { mode: CompletionMode::Automatic, soak_seconds: 0 },
         skip_checks: BTreeSet::new(),

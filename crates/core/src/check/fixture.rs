@@ -11,8 +11,8 @@ use crate::census::Census;
 use crate::decision::{CheckOutcome, CheckResult};
 use crate::ids::{NamespaceName, Revision, WorkloadKind, WorkloadRef};
 use crate::intent::{
-    CompletionIntent, CompletionMode, Intent, OnFailure, RestartIntent, RollbackControlPlane, RunningJobs,
-    WaveIntent, WaveSelect,
+    CompletionIntent, CompletionMode, Intent, OnFailure, RestartIntent, RollbackControlPlane, RollbackScope,
+    RunningJobs, WaveIntent, WaveSelect,
 };
 use crate::labels;
 use crate::observed::{
@@ -264,6 +264,7 @@ fn intent() -> Intent {
         plan_only: false,
         rollback_requested: false,
         on_failure: OnFailure::Pause,
+        rollback_scope: RollbackScope::All,
         rollback_control_plane: RollbackControlPlane::Remove,
         completion: CompletionIntent { mode: CompletionMode::Manual, soak_seconds: 0 },
         skip_checks: BTreeSet::new(),

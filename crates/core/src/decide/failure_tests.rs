@@ -6,7 +6,8 @@ use super::decide;
 use super::tests::{app, at, entry, pod, run, stored, two_waves};
 use crate::check::fixture::{Mesh, SOURCE, TARGET};
 use crate::decision::Decision;
-use crate::intent::OnFailure;
+use crate::effect::Effect;
+use crate::intent::{OnFailure, RollbackScope};
 use crate::labels;
 use crate::machine::phase::Phase;
 use crate::observed::PodProblem;
@@ -179,4 +180,58 @@ fn nothing_new_starts_after_the_deadline_until_a_retry() {
     mesh.intent.retry = Some("go".to_owned());
     let released = next(&mesh, &next(&mesh, &held.record, 201).record, 202);
     assert!(run(&released).batch.is_some(), "{}", released.view.message);
+}
+
+#[test]
+fn only_the_failed_wave_goes_back_and_then_waits_for_a_retry() {
+    let (mut mesh, record) = troubled("InvalidImageName");
+    (mesh.intent.on_failure, mesh.intent.rollback_scope) = (OnFailure::Automatic, RollbackScope::Wave);
+    let turned = next(&mesh, &record, 10);
+    let rollback = run(&turned).rollback.clone().unwrap();
+    assert!(rollback.wave_only && rollback.from_wave == 1 && run(&turned).phase == Phase::RollingBack);
+    let labels = next(&mesh, &turned.record, 11);
+    let names: Vec<_> = labels
+        .effects
+        .iter()
+        .map(|effect| match effect {
+            Effect::Relabel(relabel) => relabel.namespace.as_str(),
+            Effect::Restart(_) => "restart",
+        })
+        .collect();
+    assert_eq!(names, ["shop"], "the wave before stays where it is");
+    // Everything of the wave is back, and counted.
+    mesh.namespace("shop", |shop| {
+        shop.labels.insert(labels::REVISION.to_owned(), SOURCE.to_owned());
+    });
+    mesh.snapshot.workloads.clear();
+    mesh.snapshot.pods.insert("shop".into(), Vec::new());
+    mesh.proxies("pay", TARGET, 3);
+    let proven = json!({"wave": 1, "step": "Proven", "soakSince": BEGAN, "rollback": rollback});
+    let proven = stored(&mesh, Phase::RollingBack, &proven);
+    mesh.census(|census| census.taken_at = Some(at(500)));
+    let back = next(&mesh, &proven, 500);
+    assert_eq!(run(&back).phase, Phase::Migrating, "{}", back.view.message);
+    assert_eq!((run(&back).wave, run(&back).turns, &run(&back).rollback), (1, 1, &None));
+    let held = next(&mesh, &back.record, 501);
+    assert!(
+        held.effects.is_empty() && reasons(&held).contains(&WaitReason::WaveRolledBack),
+        "{:?}",
+        reasons(&held)
+    );
+    mesh.intent.retry = Some("mended".to_owned());
+    let released = next(&mesh, &next(&mesh, &held.record, 502).record, 503);
+    let [Effect::Relabel(relabel)] = &released.effects[..] else { panic!("{:?}", released.effects) };
+    assert_eq!(relabel.stamp, "u.1.forward-2.1", "another turn, another stamp");
+}
+
+#[test]
+fn who_asks_for_a_rollback_gets_all_of_it() {
+    let (mut mesh, record) = troubled("InvalidImageName");
+    (mesh.intent.on_failure, mesh.intent.rollback_scope) = (OnFailure::Automatic, RollbackScope::Wave);
+    let turned = next(&mesh, &record, 10).record;
+    mesh.intent.rollback_requested = true;
+    let all = next(&mesh, &turned, 11);
+    let rollback = run(&all).rollback.as_ref().unwrap();
+    assert!(!rollback.wave_only && rollback.cause == RollbackCause::Requested);
+    assert_eq!(run(&next(&mesh, &all.record, 12)).rollback.as_ref().unwrap().since, at(11), "latched");
 }

@@ -1,6 +1,7 @@
 //! The way back: labels, then workloads wave by wave, then proof. Needs nothing but the source's control plane.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use crate::check::{self, CheckInput};
 use crate::gate;
@@ -11,9 +12,15 @@ use crate::machine::phase::Trigger;
 use crate::machine::relabel::{Standings, in_place_since, labels, memory_restored};
 use crate::machine::wave::{front_of, settle_time_is_over};
 use crate::observed::Workload;
+use crate::plan::PlannedWave;
 use crate::record::WaveStep;
 use crate::rollout::{Rollout, rollout};
 use crate::wait::WaitReason;
+
+/// Indices of the waves that go back.
+fn going_back(pass: &Pass<'_>) -> RangeInclusive<u32> {
+    pass.run.rollback.as_ref().map_or(0..=0, |rollback| rollback.to_wave()..=rollback.from_wave)
+}
 
 /// Moves the rollback by one step. Says whether the position changed.
 pub fn roll_back(pass: &mut Pass<'_>) -> bool {
@@ -84,7 +91,8 @@ fn restart(pass: &mut Pass<'_>, namespaces: &BTreeSet<NamespaceName>, open: bool
             return false;
         }
     }
-    if let Some(wave) = pass.run.wave.checked_sub(1) {
+    let before = pass.run.wave.checked_sub(1).filter(|wave| going_back(pass).contains(wave));
+    if let Some(wave) = before {
         pass.run.wave = wave;
     } else if pass.run.another_round {
         begin_another_round(pass);
@@ -120,12 +128,14 @@ fn prove(pass: &mut Pass<'_>) -> bool {
         return true;
     }
     let fallen = late_workloads(pass, &revisions.1);
+    let mut plan = pass.plan.clone();
+    plan.waves = waves_back(pass).cloned().collect();
     pass.checks = check::rollback_proof(&CheckInput {
         intent: pass.intent,
         source: &revisions.0,
         target: &revisions.1,
         snapshot: pass.snapshot,
-        plan: &pass.plan,
+        plan: &plan,
         unrestartable: &[],
         now: pass.now,
     });
@@ -134,7 +144,7 @@ fn prove(pass: &mut Pass<'_>) -> bool {
         .map(|result| format!("{}: {}", result.name, result.message))
         .collect();
     if failed.is_empty() && standings.in_place() {
-        return all_stand_still(pass, from_wave) && memory_restored(pass, from_wave) && finish(pass);
+        return all_stand_still(pass) && memory_restored(pass, from_wave) && finish(pass);
     }
     if fallen && !standings.awaited {
         // Something of ours still runs there, for example a pod that was created late, or in a namespace whose label was
@@ -150,14 +160,19 @@ fn prove(pass: &mut Pass<'_>) -> bool {
     false
 }
 
+/// The waves that go back.
+fn waves_back<'p>(pass: &'p Pass<'_>) -> impl Iterator<Item = &'p PlannedWave> {
+    let range = going_back(pass);
+    (0u32..).zip(&pass.plan.waves).filter(move |(index, _)| range.contains(index)).map(|(_, wave)| wave)
+}
+
 /// Whether restartable workloads of the plan's waves have pods on a revision, by the last count.
 fn late_workloads(pass: &Pass<'_>, revision: &Revision) -> bool {
     let Some(workloads) = pass.snapshot.census.as_ref().and_then(|census| census.workloads.get(revision))
     else {
         return false;
     };
-    let from_wave = pass.run.rollback.as_ref().map_or(0, |rollback| rollback.from_wave);
-    (0u32..).zip(&pass.plan.waves).take_while(|(index, _)| *index <= from_wave).any(|(_, wave)| {
+    waves_back(pass).any(|wave| {
         let namespaces =
             wave.namespaces.iter().filter(|name| !pass.run.astray.contains(name)).cloned().collect();
         let front = front_of(pass, wave, &namespaces, true);
@@ -167,9 +182,9 @@ fn late_workloads(pass: &Pass<'_>, revision: &Revision) -> bool {
 
 /// Whether no workload that this run restarted is still in rollout; those that are, are named. A wave may have been left with
 /// one that did not get its pods.
-fn all_stand_still(pass: &mut Pass<'_>, from_wave: u32) -> bool {
-    let waves = (0u32..).zip(&pass.plan.waves).take_while(|(index, _)| *index <= from_wave);
-    let planned: BTreeSet<&NamespaceName> = waves.flat_map(|(_, wave)| &wave.namespaces).collect();
+fn all_stand_still(pass: &mut Pass<'_>) -> bool {
+    let planned: BTreeSet<NamespaceName> =
+        waves_back(pass).flat_map(|wave| wave.namespaces.iter().cloned()).collect();
     let ours = format!("{}.{}.", pass.intent.uid, pass.run.counter);
     let restarted = |workload: &&Workload| {
         planned.contains(&workload.reference.namespace)
@@ -200,6 +215,9 @@ fn all_stand_still(pass: &mut Pass<'_>, from_wave: u32) -> bool {
 }
 
 fn finish(pass: &mut Pass<'_>) -> bool {
+    if pass.run.rollback.as_ref().is_some_and(|rollback| rollback.wave_only) {
+        return end_of_the_wave(pass);
+    }
     pass.run.ended_at = Some(pass.now);
     pass.run.soak_since = None;
     let (source, target) = pass.revisions();
@@ -210,4 +228,23 @@ fn finish(pass: &mut Pass<'_>) -> bool {
         format!("everything runs on {source} again; nothing is left on {target}"),
     );
     pass.go(Trigger::RollbackProven)
+}
+
+/// A wave that went back by itself is where it began; the waves before stay, and a person decides about it.
+fn end_of_the_wave(pass: &mut Pass<'_>) -> bool {
+    let Some(rollback) = pass.run.rollback.take() else { return false };
+    let name = pass.current_wave().map_or_else(String::new, |wave| wave.name.clone());
+    let source = pass.run.source.clone();
+    let note = format!("wave {name:?} runs on {source} again: {}", rollback.message);
+    pass.event(true, "WaveRolledBack", None, note);
+    let run = &mut pass.run;
+    (run.returned, run.turns) = (Some(rollback.message), run.turns + 1);
+    (run.wave, run.step) = (rollback.from_wave, WaveStep::Relabel);
+    (run.settled_since, run.soak_since, run.batch_closed_at) = (None, None, None);
+    run.another_round = false;
+    run.astray.clear();
+    // Stamps of the next turn are others: attempts count anew.
+    run.restart_attempts.clear();
+    run.label_attempts.clear();
+    pass.go(Trigger::WaveReturned)
 }

@@ -19,7 +19,7 @@ use crate::machine::workload::{
 };
 use crate::observed::{Pod, Workload};
 use crate::pods::{Wanted, by_workload, is_stale};
-use crate::record::{Batch, BatchEntry, Direction, attempt_key};
+use crate::record::{Batch, BatchEntry, Direction, Rollback, attempt_key};
 use crate::rollout::{Rollout, rollout};
 use crate::wait::WaitReason;
 
@@ -141,7 +141,8 @@ fn stands_still(pass: &mut Pass<'_>, idle: bool) -> bool {
 /// In a rollback one workload does not keep earlier waves on the target, nor what was passed over before from its next round.
 /// At its end all must be back.
 fn passes_over(pass: &Pass<'_>) -> bool {
-    pass.run.direction() == Direction::Back && (pass.run.wave > 0 || pass.run.another_round)
+    let to_wave = pass.run.rollback.as_ref().map_or(0, Rollback::to_wave);
+    pass.run.direction() == Direction::Back && (pass.run.wave > to_wave || pass.run.another_round)
 }
 
 /// Whether open restarts let the wave end: in a rollback those that ran into their timeout are passed over.

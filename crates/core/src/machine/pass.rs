@@ -6,7 +6,7 @@ use crate::decision::{About, CheckResult, Event, Needs, Wake};
 use crate::effect::Effect;
 use crate::gate;
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
-use crate::intent::Intent;
+use crate::intent::{Intent, RollbackScope};
 use crate::inventory::{Pair, moved_by};
 use crate::labels;
 use crate::machine::phase::{Phase, Trigger};
@@ -140,7 +140,8 @@ impl<'a> Pass<'a> {
     pub fn can_turn_back(&self) -> bool {
         let run = &self.run;
         let accepted = run.phase == Phase::Completing && gate::is_gone(self.snapshot, &run.source);
-        let under_way = self.started() && !run.phase.is_over() && run.rollback.is_none();
+        let forward = run.rollback.as_ref().is_none_or(|rollback| rollback.wave_only);
+        let under_way = self.started() && !run.phase.is_over() && forward;
         under_way && run.source != run.target && !accepted
     }
 
@@ -290,9 +291,13 @@ impl<'a> Pass<'a> {
     /// Turns the run back. Latched: there is no way to turn it forward again.
     pub fn turn_back(&mut self, cause: RollbackCause, message: String) {
         self.event(true, "RollbackStarted", None, message.clone());
-        let from_wave = self.last_moved_wave();
+        let asked_for = matches!(cause, RollbackCause::Requested | RollbackCause::TargetReverted);
+        let in_a_wave = matches!(self.run.phase, Phase::Migrating | Phase::Soaking);
+        let wave_only = self.intent.rollback_scope == RollbackScope::Wave && !asked_for && in_a_wave;
+        let from_wave = if wave_only { self.run.wave } else { self.last_moved_wave() };
         self.run.wave = from_wave;
-        self.run.rollback = Some(Rollback { cause, message, since: self.now, from_wave });
+        self.run.rollback = Some(Rollback { cause, message, since: self.now, from_wave, wave_only });
+        self.run.returned = None;
         self.run.batch = None;
         self.run.batch_closed_at = None;
         self.run.held_since = None;
@@ -415,6 +420,8 @@ fn new_run(intent: &Intent, counter: u32) -> Run {
         retries: 0,
         wave_began: None,
         patch: false,
+        turns: 0,
+        returned: None,
         progress: None,
         gate: None,
     }

@@ -58,6 +58,8 @@ pub enum Trigger {
     RollbackBegun,
     /// Nothing runs on the target any more.
     RollbackProven,
+    /// Nothing of the wave that went back by itself runs on the target any more.
+    WaveReturned,
 }
 
 /// The table: trigger, where from, where to. Everything else is not a transition.
@@ -82,15 +84,18 @@ pub const TRANSITIONS: &[(Trigger, &[Phase], Phase)] = &[
             Phase::Migrating,
             Phase::Soaking,
             Phase::Completing,
+            // A wave was going back by itself.
+            Phase::RollingBack,
         ],
         Phase::RollingBack,
     ),
     (Trigger::RollbackProven, &[Phase::RollingBack], Phase::RolledBack),
+    (Trigger::WaveReturned, &[Phase::RollingBack], Phase::Migrating),
 ];
 
 impl Trigger {
     /// All triggers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Observed,
         Self::PreflightPassed,
         Self::PreflightFailed,
@@ -103,6 +108,7 @@ impl Trigger {
         Self::Completed,
         Self::RollbackBegun,
         Self::RollbackProven,
+        Self::WaveReturned,
     ];
 }
 

@@ -16,7 +16,7 @@ use crate::labels;
 use crate::machine::pass::{Pass, about_namespace, pair};
 use crate::observed::{Labels, Namespace, PreviousLabels};
 use crate::plan::WaveKind;
-use crate::record::Direction;
+use crate::record::{Direction, Rollback};
 use crate::wait::WaitReason;
 
 /// What is to be done about one namespace.
@@ -109,7 +109,8 @@ pub fn in_place_since(pass: &Pass<'_>, last: u32) -> Timestamp {
 
 /// The namespaces of the waves up to `last`, each once: with the last of its waves, if it came to the source again.
 fn namespaces_up_to(pass: &Pass<'_>, last: u32) -> Vec<(u32, NamespaceName)> {
-    let waves = (0u32..).zip(&pass.plan.waves).take_while(|(index, _)| *index <= last);
+    let first = pass.run.rollback.as_ref().map_or(0, Rollback::to_wave);
+    let waves = (0u32..).zip(&pass.plan.waves).filter(|(index, _)| (first..=last).contains(index));
     let mut all: Vec<(u32, NamespaceName)> = waves
         .filter(|(_, wave)| wave.kind != WaveKind::Gateways)
         .flat_map(|(index, wave)| wave.namespaces.iter().map(move |name| (index, name.clone())))

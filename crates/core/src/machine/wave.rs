@@ -38,7 +38,7 @@ pub fn migrate(pass: &mut Pass<'_>) -> bool {
 }
 
 fn relabel(pass: &mut Pass<'_>, open: bool) -> bool {
-    if !people::may_begin(pass) || !pass.may_start() {
+    if is_held_after_return(pass) || !people::may_begin(pass) || !pass.may_start() {
         return false;
     }
     let wave = pass.run.wave;
@@ -49,6 +49,24 @@ fn relabel(pass: &mut Pass<'_>, open: bool) -> bool {
     pass.run.approved_waves = pass.run.approved_waves.max(wave.saturating_add(1));
     pass.run.step = WaveStep::Settle;
     pass.run.settled_since = Some(in_place_since(pass, wave));
+    true
+}
+
+/// Whether the wave went back by itself and nobody has let it go on.
+fn is_held_after_return(pass: &mut Pass<'_>) -> bool {
+    let Some(why) = pass.run.returned.clone() else { return false };
+    if pass.retries_all() {
+        pass.run.returned = None;
+        pass.event(false, "RetryAccepted", None, "the wave goes forward once more");
+        return false;
+    }
+    let name = pass.current_wave().map_or_else(String::new, |wave| wave.name.clone());
+    let because = format!(
+        "wave {name:?} is back on {} ({why}); {}",
+        pass.run.source,
+        pass.how_to_retry("lets it go forward once more")
+    );
+    pass.wait(WaitReason::WaveRolledBack, None, because);
     true
 }
 
