@@ -54,7 +54,10 @@ fn outdated(pass: &Pass<'_>) -> Option<Outdated> {
     let revision = pass.run.destination();
     let image = pass.snapshot.control_planes.get(revision)?.proxy_image.as_deref()?;
     let version = image_version(image);
-    let old = pass.snapshot.proxies.as_ref()?.outdated(revision, version);
+    let count = pass.snapshot.proxies.as_ref()?;
+    // What was counted before the end of the run says nothing about what is there now.
+    let is_old = pass.run.ended_at.is_some_and(|ended| count.taken_at.is_none_or(|taken| taken < ended));
+    let old = if is_old { return None } else { count.outdated(revision, version) };
     Some(Outdated {
         revision: revision.clone(),
         version: version.to_owned(),

@@ -12,7 +12,7 @@ const SECURE: &str = "fc-secure";
 const NODE: &str = "fc-node";
 
 fn mesh() -> Mesh {
-    let image = App::deployment(IMAGE, "app").replicas(2).set("image-pull-failure", TARGET);
+    let image = App::deployment(IMAGE, "app").replicas(2).set("image-pull-failure-on", TARGET);
     let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota",
         "metadata": {"name": "small", "namespace": QUOTA}, "spec": {"hard": {"pods": "2"}}});
     [IMAGE, QUOTA, SECURE, NODE]
@@ -56,7 +56,7 @@ async fn kubectl(s: &Scenario, line: &str) -> Result<()> {
 async fn mended(s: &Scenario) -> Result<()> {
     kubectl(s, "delete resourcequota small -n fc-quota").await?;
     kubectl(s, "label namespace fc-secure pod-security.kubernetes.io/enforce-").await?;
-    let healthy = format!("{}image-pull-failure", meshupgrade_testbed::ANNOTATIONS);
+    let healthy = format!("{}image-pull-failure-on", meshupgrade_testbed::ANNOTATIONS);
     let template = json!({"spec": {"template": {"metadata": {"annotations": {healthy: null}}}}});
     s.patch_workload(&deployment(IMAGE, "app"), "team", template).await
 }

@@ -143,7 +143,7 @@ fn what_is_worse_than_before_turns_the_run_back_within_its_bounds() {
 fn refused_configuration_pauses_the_run_until_a_retry() {
     scenario("gate-istiod", async |s: &mut Scenario| {
         let metrics = [
-            metric("rejects", &json!({"builtin": "XdsRejects", "windowSeconds": 8})),
+            metric("rejects", &json!({"builtin": "XdsRejects", "count": 5})),
             metric("connected", &json!({"builtin": "ConnectedProxies"})),
             metric("restarts", &json!({"builtin": "ProxyRestarts"})),
             metric(

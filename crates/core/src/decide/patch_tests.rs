@@ -124,3 +124,21 @@ fn the_end_needs_a_count_without_outdated_proxies() {
     let done = next(&mesh, &record);
     assert_eq!(run(&done).phase, Phase::Succeeded, "{}", done.view.message);
 }
+
+#[test]
+fn outdated_proxies_are_reported_long_after_the_run() {
+    let mut mesh = patched();
+    let ended = json!({"target": SOURCE, "patch": true, "endedAt": "1970-01-01T00:00:50Z"});
+    let record = stored(&mesh, Phase::Succeeded, &ended);
+    let mut count = Census { taken_at: Some(at(40)), ..Census::default() };
+    let workload = WorkloadRef::new(crate::ids::WorkloadKind::Deployment, "shop", "old");
+    count.versions.entry(SOURCE.into()).or_default().entry(workload).or_default().insert("1.28.1".into(), 3);
+    mesh.snapshot.proxies = Some(std::sync::Arc::new(count.clone()));
+    assert_eq!(next(&mesh, &record).view.outdated, None, "counted before the end");
+    count.taken_at = Some(at(60));
+    mesh.snapshot.proxies = Some(std::sync::Arc::new(count));
+    let view = next(&mesh, &record).view;
+    let found = view.outdated.unwrap();
+    assert_eq!((found.version.as_str(), found.proxies, found.workloads), ("1.28.2", 3, 1));
+    assert!(view.message.contains("3 proxies of 1 workloads"), "{}", view.message);
+}
