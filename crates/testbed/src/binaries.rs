@@ -10,10 +10,19 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 
-/// The Go module with the versions of everything built here.
-const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../e2e/cluster");
-/// Inputs of the build that are files of the module.
-const INPUTS: [&str; 3] = ["go.mod", "go.sum", "keeper/main.go"];
+/// The directory with the Go modules that have the versions of everything built here.
+const MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../e2e");
+/// Inputs of the build that are files of the modules.
+const INPUTS: [&str; 8] = [
+    "cluster/go.mod",
+    "cluster/go.sum",
+    "cluster/keeper/main.go",
+    "cluster/xds-clients/fleet.go",
+    "cluster/xds-clients/main.go",
+    "cluster/xds-clients/proxy.go",
+    "prometheus/go.mod",
+    "prometheus/go.sum",
+];
 /// Version that the Kubernetes programs report; without it kubectl cannot parse its own.
 const KUBERNETES: &str = "v1.36.3";
 const TAGS: &str = "vtprotobuf,disable_pgv";
@@ -24,17 +33,42 @@ const KWOK_STAGES: [&str; 2] = [
     "kustomize/stage/node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
 ];
 
-/// Program name and Go package, in build order: the largest first warms the build cache for the others.
-const COMPONENTS: [(&str, &str); 9] = [
-    ("keeper", "./keeper"),
-    ("etcd", "go.etcd.io/etcd/server/v3"),
-    ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-    ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
-    ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
-    ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
-    ("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
-    ("pilot-discovery", "istio.io/istio/pilot/cmd/pilot-discovery"),
-    ("helm", "helm.sh/helm/v3/cmd/helm"),
+/// One program to build.
+#[derive(Clone, Copy, Debug)]
+struct Component {
+    name: &'static str,
+    package: &'static str,
+    /// Directory of its Go module.
+    module: &'static str,
+    tags: &'static str,
+}
+
+impl Component {
+    const fn new(name: &'static str, package: &'static str) -> Self {
+        Self { name, package, module: "cluster", tags: TAGS }
+    }
+
+    /// In a module of its own: in that of the others it would raise versions that they are built from.
+    const fn prometheus() -> Self {
+        let package = "github.com/prometheus/prometheus/cmd/prometheus";
+        // Discovery in the clouds is most of what it is built from; scenarios name their targets.
+        Self { name: "prometheus", package, module: "prometheus", tags: "remove_all_sd" }
+    }
+}
+
+/// In build order: the largest first warms the build cache for the others.
+const COMPONENTS: [Component; 11] = [
+    Component::new("keeper", "./keeper"),
+    Component::new("etcd", "go.etcd.io/etcd/server/v3"),
+    Component::new("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    Component::new("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    Component::new("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+    Component::new("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+    Component::new("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
+    Component::new("pilot-discovery", "istio.io/istio/pilot/cmd/pilot-discovery"),
+    Component::new("helm", "helm.sh/helm/v3/cmd/helm"),
+    Component::new("xds-clients", "./xds-clients"),
+    Component::prometheus(),
 ];
 
 /// The built programs and the files that come with their modules.
@@ -67,7 +101,7 @@ impl Binaries {
         if programs.iter().all(|name| binaries.path(name).exists()) {
             return Ok(binaries);
         }
-        let wanted: Vec<_> = COMPONENTS.into_iter().filter(|(name, _)| programs.contains(name)).collect();
+        let wanted: Vec<_> = COMPONENTS.into_iter().filter(|component| programs.contains(&component.name)).collect();
         let _lock = binaries.lock()?;
         binaries.build(&wanted)?;
         Ok(binaries)
@@ -104,37 +138,31 @@ impl Binaries {
     }
 
     fn complete(&self) -> bool {
-        COMPONENTS.iter().all(|(name, _)| self.path(name).exists()) && self.root.join("assets").exists()
+        COMPONENTS.iter().all(|component| self.path(component.name).exists())
+            && self.root.join("assets").exists()
     }
 
-    fn build(&self, wanted: &[(&str, &str)]) -> Result<()> {
-        for (index, (name, package)) in wanted.iter().enumerate() {
-            if self.path(name).exists() {
+    fn build(&self, wanted: &[Component]) -> Result<()> {
+        for (index, component) in wanted.iter().enumerate() {
+            if self.path(component.name).exists() {
                 continue;
             }
-            eprint!("building {name} ({}/{}) … ", index + 1, wanted.len());
+            eprint!("building {} ({}/{}) … ", component.name, index + 1, wanted.len());
             std::io::stderr().flush()?;
             let started = Instant::now();
-            self.build_one(name, package)?;
+            self.build_one(component)?;
             eprintln!("{} s", started.elapsed().as_secs());
         }
         Ok(())
     }
 
-    fn build_one(&self, name: &str, package: &str) -> Result<()> {
+    fn build_one(&self, component: &Component) -> Result<()> {
+        let Component { name, package, module, tags } = component;
         // Under another name until it is whole: an interrupted build leaves nothing that looks finished.
         let unfinished = self.root.join("bin").join(format!(".{name}.unfinished"));
-        let output = go()
-            .args([
-                "build",
-                "-trimpath",
-                "-buildvcs=false",
-                "-mod=readonly",
-                "-tags",
-                TAGS,
-                "-ldflags",
-                &link_flags(),
-            ])
+        let output = go(module)
+            .args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly"])
+            .args(["-tags", tags, "-ldflags", &link_flags()])
             .arg("-o")
             .arg(&unfinished)
             .arg(package)
@@ -189,9 +217,9 @@ pub(crate) fn ports_dir() -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn go() -> Command {
+fn go(module: &str) -> Command {
     let mut command = Command::new("go");
-    command.current_dir(MODULE);
+    command.current_dir(Path::new(MODULES).join(module));
     command
 }
 
@@ -203,7 +231,7 @@ fn link_flags() -> String {
 }
 
 fn go_output(args: &[&str]) -> Result<String> {
-    let output = match go().args(args).output() {
+    let output = match go("cluster").args(args).output() {
         Ok(output) => output,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
             "`go` was not found: install Go 1.26 or newer (https://go.dev/dl) and put it on PATH; \
@@ -224,11 +252,11 @@ fn module_dir(module: &str) -> Result<PathBuf> {
 fn build_hash() -> Result<String> {
     let mut hash = Sha256::new();
     for input in INPUTS {
-        let path = Path::new(MODULE).join(input);
+        let path = Path::new(MODULES).join(input);
         hash.update(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
         hash.update([0]);
     }
-    hash.update(format!("{TAGS} {} {COMPONENTS:?} {KWOK_STAGES:?}", link_flags()));
+    hash.update(format!("{} {COMPONENTS:?} {KWOK_STAGES:?}", link_flags()));
     hash.update(go_output(&["env", "GOVERSION", "GOOS", "GOARCH"])?);
     Ok(format!("{:x}", hash.finalize()).chars().take(16).collect())
 }

@@ -59,9 +59,9 @@ impl IstioRevision {
 pub(crate) struct IstiodPorts {
     http: u16,
     https: u16,
-    grpc: u16,
+    pub grpc: u16,
     secure_grpc: u16,
-    monitoring: u16,
+    pub monitoring: u16,
 }
 
 impl IstiodPorts {

@@ -37,6 +37,7 @@ mod istio;
 mod mesh;
 mod ports;
 mod process;
+mod program;
 mod readiness;
 pub mod session;
 mod stages;
@@ -45,6 +46,7 @@ pub use access::{ProxyRevision, apply_yaml, client_for, is_ready, proxy_revision
 pub use binaries::Binaries;
 pub use cluster::{Cluster, ClusterOptions, NodeSpec};
 pub use istio::{IstioRevision, SYSTEM_NAMESPACE};
+pub use program::{IstiodAddress, Program, ProgramSpec};
 pub use stages::ANNOTATIONS;
 
 /// A panic elsewhere must not keep us from ending processes.
