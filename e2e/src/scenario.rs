@@ -1,6 +1,7 @@
 //! What a scenario works with.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
@@ -55,6 +56,13 @@ impl Scenario {
     /// The control plane.
     pub fn cluster(&self) -> &'static Cluster {
         &self.world.cluster
+    }
+
+    /// Where programs of this scenario log.
+    pub fn log_dir(&self) -> Result<PathBuf> {
+        let dir = self.world.dir.join("logs").join(&self.name);
+        std::fs::create_dir_all(&dir)?;
+        Ok(dir)
     }
 
     /// A client of the administrator.

@@ -13,6 +13,7 @@ mod labels;
 mod people;
 mod replicas;
 mod restarts;
+mod rollouts;
 
 use std::time::Duration;
 
