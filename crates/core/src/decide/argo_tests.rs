@@ -277,4 +277,7 @@ fn a_time_that_is_not_the_stored_one_is_never_written() {
         }
         assert_eq!(broken(&decision).len(), 1);
     }
+    let without = listed(&mesh, None);
+    let found = crate::invariant::violations(at(200), &mesh.intent, &without, &mesh.snapshot, &decision);
+    assert_eq!(found.len(), 1, "a Rollout is restarted by nothing but a time");
 }

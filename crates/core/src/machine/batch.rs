@@ -264,7 +264,7 @@ fn check_entries(
             blocked = check_entry(pass, front, pods, &mut entry, workload, &state, Turn { budgeted, room });
             open += usize::from(passed_over && !entry.timed_out);
         }
-        // Of this attempt or the next one. What was given here is stored before it is written.
+        // Of this attempt or the next one. A pass that changes the record has no effects, so that it is stored first.
         entry.restart_at =
             entry.restart_at.or_else(|| argo::restart_at(pass.now, workload, of(pods, &entry.workload)));
         // In a rollback what holds back a patch is a reason to pass over the workload.
@@ -465,9 +465,6 @@ pub(super) fn terminating(pass: &mut Pass<'_>, workload: &WorkloadRef, pod: &str
 
 /// Asks for the restart of a workload. Says whether that was refused a moment ago.
 fn restart(pass: &mut Pass<'_>, workload: &Workload, entry: &BatchEntry) -> bool {
-    if workload.argo.is_some() && entry.restart_at.is_none() {
-        return false;
-    }
     let stamp = pass.run.restart_stamp(&pass.intent.uid, &workload.reference);
     let because = format!("it has pods that are not on {}", pass.run.destination());
     let refused = pass.note_refusal(About::Workload(workload.reference.clone()), &stamp);
