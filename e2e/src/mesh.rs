@@ -40,6 +40,11 @@ impl App {
         Self { replicas: 3, ..Self::new("DaemonSet", namespace, name, json!({})) }
     }
 
+    /// A Rollout of Argo Rollouts with one replica, and these steps of its canary strategy.
+    pub fn rollout(namespace: &str, name: &str, steps: &Value) -> Self {
+        Self::new("Rollout", namespace, name, json!({"strategy": {"canary": {"steps": steps}}}))
+    }
+
     fn new(kind: &'static str, namespace: &str, name: &str, spec: Value) -> Self {
         Self {
             namespace: namespace.to_owned(),
@@ -129,7 +134,8 @@ impl App {
         if self.kind != "DaemonSet" {
             spec["replicas"] = json!(self.replicas);
         }
-        json!({"apiVersion": "apps/v1", "kind": self.kind,
+        let version = if self.kind == "Rollout" { "argoproj.io/v1alpha1" } else { "apps/v1" };
+        json!({"apiVersion": version, "kind": self.kind,
             "metadata": {"name": self.name, "namespace": self.namespace}, "spec": spec})
     }
 
@@ -218,6 +224,7 @@ impl Mesh {
             .chain(apps("Deployment"))
             .chain(apps("StatefulSet"))
             .chain(apps("DaemonSet"))
+            .chain(apps("Rollout"))
             .chain(self.others.iter().cloned());
         documents.map(|document| document.to_string()).collect::<Vec<_>>().join("\n---\n")
     }

@@ -58,6 +58,13 @@ impl Scenario {
         &self.world.cluster
     }
 
+    /// Where programs of this scenario log.
+    pub fn log_dir(&self) -> Result<PathBuf> {
+        let dir = self.world.dir.join("logs").join(&self.name);
+        std::fs::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+
     /// A client of the administrator.
     pub fn client(&self) -> Client {
         self.world.cluster.client()

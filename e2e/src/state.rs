@@ -100,11 +100,12 @@ impl Scenario {
     /// The objects of a workload's kind in its namespace.
     pub fn workloads(&self, workload: &Workload) -> Result<Api<DynamicObject>> {
         let kind = match workload.resource.as_str() {
-            "deployments" => "Deployment",
-            "statefulsets" => "StatefulSet",
-            _ => "DaemonSet",
+            "deployments" => GroupVersionKind::gvk("apps", "v1", "Deployment"),
+            "statefulsets" => GroupVersionKind::gvk("apps", "v1", "StatefulSet"),
+            "rollouts" => GroupVersionKind::gvk("argoproj.io", "v1alpha1", "Rollout"),
+            _ => GroupVersionKind::gvk("apps", "v1", "DaemonSet"),
         };
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", kind));
+        let resource = ApiResource::from_gvk(&kind);
         Ok(Api::namespaced_with(self.client(), &workload.namespace, &resource))
     }
 

@@ -16,7 +16,7 @@ use crate::client::CallError;
 use crate::context::Context;
 use crate::memory::Write;
 use crate::observe::namespace::RawNamespace;
-use crate::observe::workload::{RawDaemonSet, RawDeployment, RawStatefulSet};
+use crate::observe::workload::{RawDaemonSet, RawDeployment, RawRollout, RawStatefulSet};
 use crate::observe::{Observed, StoreOf};
 use crate::store::Entry;
 
@@ -170,6 +170,7 @@ async fn send_restart(context: &Context, intent: &Intent, restart: &Restart) -> 
             restart_as::<RawStatefulSet>(context, restart, &stores.stateful_sets).await
         }
         WorkloadKind::DaemonSet => restart_as::<RawDaemonSet>(context, restart, &stores.daemon_sets).await,
+        WorkloadKind::Rollout => restart_as::<RawRollout>(context, restart, &stores.rollouts).await,
     }?;
     context.memory.add_applied(&intent.uid, &restart.uid, &restart.stamp, generation);
     Ok(())
@@ -227,17 +228,27 @@ fn relabel_body(relabel: &Relabel) -> Value {
     })
 }
 
-/// Our annotation of the pod template and nothing else; the uid refuses a recreated object of the same name.
+/// One field of ours and nothing else: an annotation of the pod template, or the time of a Rollout of Argo Rollouts, whose
+/// controller would take a new template for a new version. The uid refuses a recreated object of the same name.
 fn restart_body(restart: &Restart) -> Value {
+    let (version, spec) = match restart.workload.kind {
+        WorkloadKind::Rollout => {
+            // In whole seconds it is written as Kubernetes writes it.
+            ("argoproj.io/v1alpha1", json!({"restartAt": restart.restart_at.map(|at| at.to_string())}))
+        }
+        WorkloadKind::Deployment | WorkloadKind::StatefulSet | WorkloadKind::DaemonSet => {
+            ("apps/v1", json!({"template": {"metadata": {"annotations": {labels::RESTART: restart.stamp}}}}))
+        }
+    };
     json!({
-        "apiVersion": "apps/v1",
+        "apiVersion": version,
         "kind": restart.workload.kind.as_str(),
         "metadata": {
             "name": restart.workload.name,
             "namespace": restart.workload.namespace,
             "uid": restart.uid,
         },
-        "spec": {"template": {"metadata": {"annotations": {labels::RESTART: restart.stamp}}}},
+        "spec": spec,
     })
 }
 
@@ -355,6 +366,7 @@ mod tests {
             workload: WorkloadRef::new(WorkloadKind::StatefulSet, "shop", "db"),
             uid: "u-7".into(),
             stamp: "u.1.forward.1".into(),
+            restart_at: None,
             because: "stale pod db-0".into(),
         });
         assert_eq!(
@@ -363,6 +375,25 @@ mod tests {
                 "apiVersion": "apps/v1", "kind": "StatefulSet",
                 "metadata": {"name": "db", "namespace": "shop", "uid": "u-7"},
                 "spec": {"template": {"metadata": {"annotations": {"meshupgrade.io/restart": "u.1.forward.1"}}}},
+            })
+        );
+    }
+
+    #[test]
+    fn a_restart_of_a_rollout_is_its_stored_time_and_nothing_else() {
+        let body = restart_body(&Restart {
+            workload: WorkloadRef::new(WorkloadKind::Rollout, "shop", "web"),
+            uid: "u-7".into(),
+            stamp: "u.1.forward.1".into(),
+            restart_at: Some("2026-03-01T10:00:01Z".parse().unwrap()),
+            because: "stale pod web-0".into(),
+        });
+        assert_eq!(
+            body,
+            json!({
+                "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout",
+                "metadata": {"name": "web", "namespace": "shop", "uid": "u-7"},
+                "spec": {"restartAt": "2026-03-01T10:00:01Z"},
             })
         );
     }

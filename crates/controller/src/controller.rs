@@ -15,7 +15,7 @@ use crate::metrics::Pass;
 use crate::observe::budget::RawBudget;
 use crate::observe::namespace::RawNamespace;
 use crate::observe::webhook::RawMutating;
-use crate::observe::workload::{RawDaemonSet, RawDeployment, RawStatefulSet};
+use crate::observe::workload::{RawDaemonSet, RawDeployment, RawRollout, RawStatefulSet};
 use crate::observe::{Observed, StoreOf};
 use crate::proxies;
 use crate::reconcile::{Error, pass};
@@ -41,6 +41,9 @@ pub fn start_watches(context: &Arc<Context>, writer: Writer<Guarded>) -> JoinSet
     start::<RawDaemonSet>(&mut tasks, context, &stores.daemon_sets);
     start::<RawMutating>(&mut tasks, context, &stores.webhooks);
     start::<RawBudget>(&mut tasks, context, &stores.budgets);
+    let rollouts: Api<RawRollout> = Api::all(context.clients.watches());
+    let (poke, health) = (context.poke.clone(), context.health.clone());
+    tasks.spawn(watch::optional::run(rollouts, Arc::clone(&stores.rollouts), poke, health));
     tasks.spawn(watch::upgrades::run(Arc::clone(context), writer));
     tasks
 }

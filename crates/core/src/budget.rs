@@ -24,6 +24,8 @@ pub enum Verdict {
 ///
 /// Sources in Kubernetes: `ResolveFenceposts` (Deployment), `getStatefulSetMaxUnavailable` (StatefulSet; 1 where the
 /// cluster does not know the field), `updatedDesiredNodeCounts` (DaemonSet).
+///
+/// Argo Rollouts evicts `maxUnavailable` pods at a time, one if that is 0 (`Reconcile` in rollout/restart.go).
 pub fn strategy_disruption(workload: &Workload) -> u32 {
     let replicas = workload.replicas;
     let unbounded = match workload.strategy {
@@ -34,7 +36,9 @@ pub fn strategy_disruption(workload: &Workload) -> u32 {
             let surge = max_surge.of_rounded_up(replicas);
             match workload.reference.kind {
                 WorkloadKind::Deployment => or_one(max_unavailable.of_rounded_down(replicas), surge),
-                WorkloadKind::StatefulSet => max_unavailable.of_rounded_down(replicas).max(1),
+                WorkloadKind::StatefulSet | WorkloadKind::Rollout => {
+                    max_unavailable.of_rounded_down(replicas).max(1)
+                }
                 WorkloadKind::DaemonSet if surge > 0 => 0,
                 WorkloadKind::DaemonSet => max_unavailable.of_rounded_up(replicas).max(1),
             }
@@ -64,7 +68,7 @@ fn strategy_surge(workload: &Workload) -> u32 {
 /// Every budget that selects the pods must hold. Without one the owner's strategy counts as accepted. Selectors see the
 /// labels of the template; labels that only live pods have (ordinals, what injection adds) are not considered.
 pub fn budget_verdict(workload: &Workload, budgets: &[Arc<DisruptionBudget>], open: &[&Workload]) -> Verdict {
-    let disruption = strategy_disruption(workload);
+    let disruption = needed(workload);
     if disruption == 0 {
         return Verdict::Allowed;
     }
@@ -77,6 +81,13 @@ pub fn budget_verdict(workload: &Workload, budgets: &[Arc<DisruptionBudget>], op
         }
     }
     waiting.map_or(Verdict::Allowed, Verdict::Wait)
+}
+
+/// How much room a workload needs in its budgets. Evictions ask for them one by one and wait where there is none, so that a
+/// Rollout of Argo Rollouts comes through with room for one pod, and needs no arithmetic of ours beyond that.
+fn needed(workload: &Workload) -> u32 {
+    let disruption = strategy_disruption(workload);
+    if workload.reference.kind == WorkloadKind::Rollout { disruption.min(1) } else { disruption }
 }
 
 fn selects(budget: &DisruptionBudget, workload: &Workload) -> bool {
@@ -185,11 +196,12 @@ fn owner_remedy(
         WorkloadKind::DaemonSet => {
             Some("set spec.updateStrategy.rollingUpdate.maxUnavailable to 0 and maxSurge to 1".to_owned())
         }
-        WorkloadKind::StatefulSet => {
+        WorkloadKind::StatefulSet | WorkloadKind::Rollout => {
             let more = expected.saturating_add(1);
             (more.saturating_sub(desired_healthy(budget, more)) >= disruption).then(|| {
                 format!(
-                    "kubectl scale statefulset {} -n {} --replicas={}",
+                    "kubectl scale {} {} -n {} --replicas={}",
+                    reference.kind.as_str().to_lowercase(),
                     reference.name,
                     reference.namespace,
                     workload.replicas.saturating_add(1)

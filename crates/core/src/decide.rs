@@ -156,6 +156,8 @@ fn enforce(
 #[cfg(test)]
 mod analysis_tests;
 #[cfg(test)]
+mod argo_tests;
+#[cfg(test)]
 mod failure_tests;
 #[cfg(test)]
 mod forward_tests;

@@ -1,5 +1,7 @@
 //! The closed list of writes that a decision may ask for.
 
+use jiff::Timestamp;
+
 use crate::ids::{NamespaceName, Revision, Uid, WorkloadRef};
 use crate::observed::PreviousLabels;
 
@@ -9,7 +11,8 @@ pub enum Effect {
     /// One JSON merge patch on a namespace, with our field manager.
     Relabel(Relabel),
     /// One server-side apply of our pod-template annotation and nothing else, with our field manager. Forced, because a
-    /// manager that applied an empty `annotations: {}` owns the path; no value of anybody is overwritten.
+    /// manager that applied an empty `annotations: {}` owns the path; no value of anybody is overwritten. For a Rollout of
+    /// Argo Rollouts, of `spec.restartAt` and nothing else: forced, because who restarted it last owns it.
     Restart(Restart),
 }
 
@@ -52,6 +55,8 @@ pub struct Restart {
     pub uid: Uid,
     /// Value of [`crate::labels::RESTART`].
     pub stamp: String,
+    /// Argo Rollout: value of `spec.restartAt`, as it is in the stored batch.
+    pub restart_at: Option<Timestamp>,
     /// Why.
     pub because: String,
 }

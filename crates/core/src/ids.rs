@@ -61,6 +61,8 @@ pub enum WorkloadKind {
     StatefulSet,
     /// `apps/v1` DaemonSet.
     DaemonSet,
+    /// `argoproj.io/v1alpha1` Rollout.
+    Rollout,
 }
 
 impl WorkloadKind {
@@ -70,6 +72,7 @@ impl WorkloadKind {
             Self::Deployment => "Deployment",
             Self::StatefulSet => "StatefulSet",
             Self::DaemonSet => "DaemonSet",
+            Self::Rollout => "Rollout",
         }
     }
 }
@@ -95,6 +98,15 @@ impl WorkloadRef {
     /// A reference from its parts.
     pub fn new(kind: WorkloadKind, namespace: impl Into<NamespaceName>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), kind, name: name.into() }
+    }
+
+    /// How a person restarts it.
+    pub fn restart_command(&self) -> String {
+        let Self { namespace, kind, name } = self;
+        match kind {
+            WorkloadKind::Rollout => format!("kubectl argo rollouts restart {name} -n {namespace}"),
+            _ => format!("kubectl rollout restart {} {name} -n {namespace}", kind.as_str().to_lowercase()),
+        }
     }
 }
 

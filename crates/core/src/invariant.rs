@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::decision::Decision;
 use crate::effect::Effect;
-use crate::ids::NamespaceName;
+use crate::ids::{NamespaceName, WorkloadKind};
 use crate::intent::Intent;
 use crate::machine::people;
 use crate::machine::phase::Phase;
@@ -143,11 +143,15 @@ fn effects_stay_in_the_plan(
                 }
             }
             Effect::Restart(restart) => {
-                let open = run.batch.iter().flat_map(|batch| &batch.entries);
-                if !open
-                    .into_iter()
-                    .any(|entry| entry.workload == restart.workload && entry.uid == restart.uid)
-                {
+                let mut open = run.batch.iter().flat_map(|batch| &batch.entries);
+                let stored = open.any(|entry| {
+                    entry.workload == restart.workload
+                        && entry.uid == restart.uid
+                        && entry.restart_at == restart.restart_at
+                });
+                let complete =
+                    (restart.workload.kind == WorkloadKind::Rollout) == restart.restart_at.is_some();
+                if !stored || !complete {
                     found.push(format!("I3: {} is not in the stored batch", restart.workload));
                 }
             }

@@ -254,12 +254,7 @@ pub fn unrestartable(intent: &Intent, snapshot: &Snapshot, workload: &Workload) 
     let because = |reason: &'static str, message: String| {
         Some(Unrestartable { workload: reference.clone(), reason, message })
     };
-    let restart_by_hand = format!(
-        "kubectl rollout restart {} {} -n {}",
-        reference.kind.as_str().to_lowercase(),
-        reference.name,
-        reference.namespace
-    );
+    let restart_by_hand = reference.restart_command();
     if is_gateway_api(&workload.template.labels) {
         return because(
             "GatewayApiManaged",
@@ -267,6 +262,15 @@ pub fn unrestartable(intent: &Intent, snapshot: &Snapshot, workload: &Workload) 
                 "istiod manages it for a Gateway of the Gateway API: it moves when the Gateway's label {} or its \
                  namespace's changes",
                 labels::REVISION
+            ),
+        );
+    }
+    if let Some(elsewhere) = workload.argo.as_ref().and_then(|argo| argo.template_of.as_ref()) {
+        return because(
+            "TemplateElsewhere",
+            format!(
+                "its pod template is that of {elsewhere}, which MeshUpgrade does not read, so that nobody knows which sidecar \
+                 its new pods get: {restart_by_hand} once the labels of its namespace are changed"
             ),
         );
     }
@@ -315,7 +319,8 @@ pub fn unrestartable(intent: &Intent, snapshot: &Snapshot, workload: &Workload) 
 }
 
 fn budget_never(intent: &Intent, snapshot: &Snapshot, workload: &Workload) -> Option<String> {
-    if !intent.restart.respect_budgets {
+    // Argo Rollouts evicts, and evictions heed budgets whatever we are told.
+    if !intent.restart.respect_budgets && workload.argo.is_none() {
         return None;
     }
     let budgets = snapshot.budgets.get(&workload.reference.namespace)?;

@@ -4,6 +4,7 @@
 //! no I/O, no clock and no randomness in this crate, and it depends on neither kube nor tokio.
 
 pub mod analysis;
+pub mod argo;
 pub mod budget;
 pub mod census;
 pub mod check;

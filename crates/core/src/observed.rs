@@ -183,7 +183,7 @@ pub struct PreviousLabels {
     pub manager: Option<String>,
 }
 
-/// A Deployment, StatefulSet or DaemonSet.
+/// A Deployment, StatefulSet, DaemonSet, or Rollout of Argo Rollouts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
     /// Which one.
@@ -208,6 +208,37 @@ pub struct Workload {
     pub rollout: RolloutStatus,
     /// What matters of the pod template.
     pub template: PodTemplate,
+    /// Argo Rollout: what only this kind has.
+    pub argo: Option<ArgoRollout>,
+}
+
+/// What only a Rollout of Argo Rollouts has. Source: pkg/apis/rollouts/v1alpha1/types.go of argo-rollouts 1.9.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArgoRollout {
+    /// `spec.restartAt`: pods that were created before this time are to be replaced. Whole seconds.
+    pub restart_at: Option<Timestamp>,
+    /// `status.restartedAt`: the last such time that was dealt with.
+    pub restarted_at: Option<Timestamp>,
+    /// `status.phase`.
+    pub phase: ArgoPhase,
+    /// `status.message`: why it is in that phase.
+    pub message: String,
+    /// The object that its pod template is borrowed from (`spec.workloadRef`), if the template there is not known.
+    pub template_of: Option<String>,
+}
+
+/// `status.phase` of a Rollout of Argo Rollouts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ArgoPhase {
+    /// Fully promoted, and all its pods are there.
+    Healthy,
+    /// It gets there by itself. Also where nothing is reported yet.
+    #[default]
+    Progressing,
+    /// It waits in the middle of a canary or blue-green update, or was paused by hand.
+    Paused,
+    /// Aborted, over its deadline, or not valid.
+    Degraded,
 }
 
 /// How a workload replaces its pods.
@@ -262,7 +293,7 @@ impl IntOrPercent {
     }
 }
 
-/// `status` of a workload, brought to one form for the three kinds.
+/// `status` of a workload, brought to one form for all kinds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RolloutStatus {
     /// The generation that the rest speaks of.

@@ -10,7 +10,7 @@ use crate::observed::Pod;
 
 /// Pod label of a Deployment's ReplicaSet; its value ends the ReplicaSet's name.
 const TEMPLATE_HASH: &str = "pod-template-hash";
-/// Pod label of an Argo Rollout's ReplicaSet, which no Deployment owns.
+/// Pod label of an Argo Rollout's ReplicaSet, in place of the other. Source: `DefaultRolloutUniqueLabelKey` of argo-rollouts.
 const ROLLOUTS_TEMPLATE_HASH: &str = "rollouts-pod-template-hash";
 
 /// The workload that a pod belongs to; `None` for bare pods and for pods of other controllers.
@@ -18,11 +18,11 @@ const ROLLOUTS_TEMPLATE_HASH: &str = "rollouts-pod-template-hash";
 /// A Deployment's ReplicaSet is called `<deployment>-<hash>`, with the hash as label `pod-template-hash` on its pods, so
 /// that ReplicaSets need not be watched. Source: `generateReplicaSetName` in Kubernetes' pkg/controller/deployment/sync.go.
 /// The controller cuts a Deployment's name only where the whole exceeds 253 characters; such a pod belongs to no known
-/// workload here.
+/// workload here. A Rollout's ReplicaSet is called in the same way (`createNewReplicaSet` in argo-rollouts' rollout/sync.go).
 pub fn workload_of(pod: &Pod) -> Option<WorkloadRef> {
     let owner = pod.controller.as_ref().filter(|owner| owner.group == "apps")?;
     let (kind, name) = match owner.kind.as_str() {
-        "ReplicaSet" => (WorkloadKind::Deployment, deployment_name(pod, &owner.name)?),
+        "ReplicaSet" => owner_of_replica_set(pod, &owner.name)?,
         "StatefulSet" => (WorkloadKind::StatefulSet, owner.name.as_str()),
         "DaemonSet" => (WorkloadKind::DaemonSet, owner.name.as_str()),
         _ => return None,
@@ -30,12 +30,13 @@ pub fn workload_of(pod: &Pod) -> Option<WorkloadRef> {
     Some(WorkloadRef::new(kind, pod.namespace.clone(), name))
 }
 
-fn deployment_name<'a>(pod: &Pod, replica_set: &'a str) -> Option<&'a str> {
-    if pod.labels.contains_key(ROLLOUTS_TEMPLATE_HASH) {
-        return None;
-    }
-    let hash = pod.labels.get(TEMPLATE_HASH)?;
-    replica_set.strip_suffix(hash.as_str())?.strip_suffix('-').filter(|name| !name.is_empty())
+fn owner_of_replica_set<'a>(pod: &Pod, replica_set: &'a str) -> Option<(WorkloadKind, &'a str)> {
+    let (kind, hash) = match pod.labels.get(ROLLOUTS_TEMPLATE_HASH) {
+        Some(hash) => (WorkloadKind::Rollout, hash),
+        None => (WorkloadKind::Deployment, pod.labels.get(TEMPLATE_HASH)?),
+    };
+    let name = replica_set.strip_suffix(hash.as_str())?.strip_suffix('-');
+    name.filter(|name| !name.is_empty()).map(|name| (kind, name))
 }
 
 /// Pods grouped by workload, for one namespace. Pods of no known workload are left out.
@@ -129,9 +130,16 @@ mod tests {
         assert_eq!(owner(&pod("ReplicaSet", "web-5d9c7b", &[(TEMPLATE_HASH, "other")])), "none");
         assert_eq!(owner(&pod("ReplicaSet", "web5d9c7b", &[(TEMPLATE_HASH, "5d9c7b")])), "none");
         assert_eq!(owner(&pod("ReplicaSet", "-5d9c7b", &[(TEMPLATE_HASH, "5d9c7b")])), "none");
-        let rollout =
+    }
+
+    #[test]
+    fn a_replica_set_with_the_hash_of_argo_leads_to_its_rollout() {
+        let web = pod("ReplicaSet", "web-v2-5d9c7b", &[(ROLLOUTS_TEMPLATE_HASH, "5d9c7b")]);
+        assert_eq!(owner(&web), "Rollout shop/web-v2");
+        let both =
             pod("ReplicaSet", "web-5d9c7b", &[(ROLLOUTS_TEMPLATE_HASH, "5d9c7b"), (TEMPLATE_HASH, "5d9c7b")]);
-        assert_eq!(owner(&rollout), "none");
+        assert_eq!(owner(&both), "Rollout shop/web");
+        assert_eq!(owner(&pod("ReplicaSet", "web-5d9c7b", &[(ROLLOUTS_TEMPLATE_HASH, "other")])), "none");
     }
 
     #[test]

@@ -281,6 +281,10 @@ pub struct BatchEntry {
     /// Since when something is wrong with its pods that may heal by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub troubled_since: Option<Timestamp>,
+    /// Argo Rollout: the `spec.restartAt` of this attempt, in whole seconds. Stored before it is written, so that writing it
+    /// twice restarts once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_at: Option<Timestamp>,
 }
 
 /// Why and when a run turned back.

@@ -1,5 +1,6 @@
 //! Whether a workload has got all its pods from its newest template.
 
+use crate::argo;
 use crate::observed::{Strategy, Workload};
 
 /// How far a rollout is.
@@ -21,6 +22,9 @@ pub enum Rollout {
 pub fn rollout(workload: &Workload) -> Rollout {
     if workload.rollout.observed_generation < workload.generation {
         return Rollout::InProgress("its controller has not seen the change yet".to_owned());
+    }
+    if let Some(argo) = &workload.argo {
+        return argo::rollout(workload, argo);
     }
     match missing(workload) {
         None => Rollout::Done,
@@ -99,6 +103,7 @@ mod tests {
                 create_failure: None,
             },
             template: PodTemplate::default(),
+            argo: None,
         }
     }
 

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 /// The directory with the Go modules that have the versions of everything built here.
 const MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../e2e");
 /// Inputs of the build that are files of the modules.
-const INPUTS: [&str; 8] = [
+const INPUTS: [&str; 10] = [
     "cluster/go.mod",
     "cluster/go.sum",
     "cluster/keeper/main.go",
@@ -22,6 +22,8 @@ const INPUTS: [&str; 8] = [
     "cluster/xds-clients/proxy.go",
     "prometheus/go.mod",
     "prometheus/go.sum",
+    "rollouts/go.mod",
+    "rollouts/go.sum",
 ];
 /// Version that the Kubernetes programs report; without it kubectl cannot parse its own.
 const KUBERNETES: &str = "v1.36.3";
@@ -54,10 +56,16 @@ impl Component {
         // Discovery in the clouds is most of what it is built from; scenarios name their targets.
         Self { name: "prometheus", package, module: "prometheus", tags: "remove_all_sd" }
     }
+
+    /// In a module of its own, which pins other versions of Kubernetes' libraries.
+    const fn rollouts() -> Self {
+        let package = "github.com/argoproj/argo-rollouts/cmd/rollouts-controller";
+        Self { name: "rollouts-controller", package, module: "rollouts", tags: "" }
+    }
 }
 
 /// In build order: the largest first warms the build cache for the others.
-const COMPONENTS: [Component; 11] = [
+const COMPONENTS: [Component; 12] = [
     Component::new("keeper", "./keeper"),
     Component::new("etcd", "go.etcd.io/etcd/server/v3"),
     Component::new("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
@@ -69,6 +77,15 @@ const COMPONENTS: [Component; 11] = [
     Component::new("helm", "helm.sh/helm/v3/cmd/helm"),
     Component::new("xds-clients", "./xds-clients"),
     Component::prometheus(),
+    Component::rollouts(),
+];
+/// The CRDs that the controller of Argo Rollouts watches, in its module.
+const ROLLOUTS_CRDS: [&str; 5] = [
+    "manifests/crds/rollout-crd.yaml",
+    "manifests/crds/analysis-run-crd.yaml",
+    "manifests/crds/analysis-template-crd.yaml",
+    "manifests/crds/cluster-analysis-template-crd.yaml",
+    "manifests/crds/experiment-crd.yaml",
 ];
 
 /// The built programs and the files that come with their modules.
@@ -134,6 +151,11 @@ impl Binaries {
         self.root.join("assets/crds.yaml")
     }
 
+    /// The CRDs of Argo Rollouts, for tests that run its controller.
+    pub fn rollouts_crds(&self) -> PathBuf {
+        self.root.join("assets/rollouts-crds.yaml")
+    }
+
     pub(crate) fn node_stages(&self) -> PathBuf {
         self.root.join("assets/node-stages.yaml")
     }
@@ -184,16 +206,13 @@ impl Binaries {
             return Ok(());
         }
         let unfinished = tempfile::Builder::new().prefix(".assets").tempdir_in(&self.root)?;
-        let istio = module_dir("istio.io/istio")?;
-        let kwok = module_dir("sigs.k8s.io/kwok")?;
+        let istio = module_dir("cluster", "istio.io/istio")?;
+        let kwok = module_dir("cluster", "sigs.k8s.io/kwok")?;
+        let rollouts = module_dir("rollouts", "github.com/argoproj/argo-rollouts")?;
         copy_tree(&istio.join(ISTIO_CHARTS), &unfinished.path().join("istio-discovery"))?;
         fs::write(unfinished.path().join("crds.yaml"), fs::read(istio.join(ISTIO_CRDS))?)?;
-        let mut stages = String::new();
-        for stage in KWOK_STAGES {
-            stages.push_str("---\n");
-            stages.push_str(&fs::read_to_string(kwok.join(stage))?);
-        }
-        fs::write(unfinished.path().join("node-stages.yaml"), stages)?;
+        fs::write(unfinished.path().join("node-stages.yaml"), joined(&kwok, &KWOK_STAGES)?)?;
+        fs::write(unfinished.path().join("rollouts-crds.yaml"), joined(&rollouts, &ROLLOUTS_CRDS)?)?;
         fs::rename(unfinished.keep(), target)?;
         Ok(())
     }
@@ -231,8 +250,8 @@ fn link_flags() -> String {
     )
 }
 
-fn go_output(args: &[&str]) -> Result<String> {
-    let output = match go("cluster").args(args).output() {
+fn go_output(module: &str, args: &[&str]) -> Result<String> {
+    let output = match go(module).args(args).output() {
         Ok(output) => output,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
             "`go` was not found: install Go 1.26 or newer (https://go.dev/dl) and put it on PATH; \
@@ -246,8 +265,9 @@ fn go_output(args: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-fn module_dir(module: &str) -> Result<PathBuf> {
-    Ok(go_output(&["list", "-m", "-f", "{{.Dir}}", module])?.into())
+/// Where one module that another one is built from is kept.
+fn module_dir(of: &str, module: &str) -> Result<PathBuf> {
+    Ok(go_output(of, &["list", "-m", "-f", "{{.Dir}}", module])?.into())
 }
 
 fn build_hash() -> Result<String> {
@@ -257,9 +277,19 @@ fn build_hash() -> Result<String> {
         hash.update(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
         hash.update([0]);
     }
-    hash.update(format!("{} {COMPONENTS:?} {KWOK_STAGES:?}", link_flags()));
-    hash.update(go_output(&["env", "GOVERSION", "GOOS", "GOARCH"])?);
+    hash.update(format!("{} {COMPONENTS:?} {KWOK_STAGES:?} {ROLLOUTS_CRDS:?}", link_flags()));
+    hash.update(go_output("cluster", &["env", "GOVERSION", "GOOS", "GOARCH"])?);
     Ok(format!("{:x}", hash.finalize()).chars().take(16).collect())
+}
+
+/// Several files as one stream of YAML documents.
+fn joined(dir: &Path, files: &[&str]) -> Result<String> {
+    let mut text = String::new();
+    for file in files {
+        text.push_str("---\n");
+        text.push_str(&fs::read_to_string(dir.join(file))?);
+    }
+    Ok(text)
 }
 
 /// Contents only: files of the module cache are read-only, and copies with that mode could not be removed.

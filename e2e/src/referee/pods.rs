@@ -103,6 +103,10 @@ fn owner(namespace: &str, pod: &Value) -> Option<Workload> {
     let owner = owners.iter().find(|owner| owner["controller"] == true)?;
     let name = owner["name"].as_str()?;
     match owner["kind"].as_str()? {
+        "ReplicaSet" if metadata["labels"]["rollouts-pod-template-hash"].is_string() => {
+            let hash = metadata["labels"]["rollouts-pod-template-hash"].as_str()?;
+            Some(Workload::new(namespace, "rollouts", name.strip_suffix(hash)?.strip_suffix('-')?))
+        }
         "ReplicaSet" => {
             let hash = metadata["labels"]["pod-template-hash"].as_str()?;
             let deployment = name.strip_suffix(hash)?.strip_suffix('-')?;

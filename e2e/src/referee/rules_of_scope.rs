@@ -28,8 +28,8 @@ pub fn log_shows_the_operator(evidence: &Evidence<'_>) -> Vec<String> {
     missing
 }
 
-/// Rule 5: nothing is written but the labels of namespaces and the restart annotation of workloads in scope, the status,
-/// leases and events.
+/// Rule 5: nothing is written but the labels of namespaces and the restart annotation (of Rollouts: time) of workloads in
+/// scope, the status, leases and events.
 pub fn nothing_outside_the_plan(evidence: &Evidence<'_>) -> Vec<String> {
     let writes = evidence.log.by(&evidence.case.operator).filter(|call| call.is_write());
     writes.filter_map(|call| outside(evidence, call).map(|why| format!("{call}: {why}"))).collect()
@@ -53,6 +53,12 @@ fn outside(evidence: &Evidence<'_>, call: &Call) -> Option<String> {
         }
         ("apps", "deployments" | "statefulsets" | "daemonsets", "", "patch") => {
             other_workload_fields(&call.request)
+        }
+        ("argoproj.io", "rollouts", "", "patch") if !case.in_scope(namespace) => Some("not in scope".into()),
+        ("argoproj.io", "rollouts", "", "patch") => {
+            keys(&call.request, &["apiVersion", "kind", "metadata", "spec"])
+                .or_else(|| keys(&call.request["metadata"], &["name", "namespace", "uid"]))
+                .or_else(|| keys(&call.request["spec"], &["restartAt"]))
         }
         _ => Some("not a write of this product".into()),
     }

@@ -15,6 +15,7 @@ mod patch;
 mod people;
 mod replicas;
 mod restarts;
+mod rollouts;
 
 use std::time::Duration;
 

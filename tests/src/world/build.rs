@@ -223,6 +223,7 @@ impl World {
             ordered: reference.kind == WorkloadKind::StatefulSet,
             rollout: RolloutStatus::default(),
             template,
+            argo: None,
         };
         let app = App {
             view: Arc::new(view),

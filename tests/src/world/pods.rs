@@ -176,7 +176,9 @@ impl World {
 
 fn pod_name(reference: &WorkloadRef, template: &Template, slot: u32, id: u64) -> String {
     match reference.kind {
-        WorkloadKind::Deployment => format!("{}-{}-{id:05}", reference.name, template.hash()),
+        WorkloadKind::Deployment | WorkloadKind::Rollout => {
+            format!("{}-{}-{id:05}", reference.name, template.hash())
+        }
         WorkloadKind::StatefulSet => format!("{}-{slot}", reference.name),
         WorkloadKind::DaemonSet => format!("{}-{id:05}", reference.name),
     }
@@ -184,7 +186,9 @@ fn pod_name(reference: &WorkloadRef, template: &Template, slot: u32, id: u64) ->
 
 fn owner_of(reference: &WorkloadRef, template: &Template) -> Owner {
     let (kind, name) = match reference.kind {
-        WorkloadKind::Deployment => ("ReplicaSet", format!("{}-{}", reference.name, template.hash())),
+        WorkloadKind::Deployment | WorkloadKind::Rollout => {
+            ("ReplicaSet", format!("{}-{}", reference.name, template.hash()))
+        }
         kind => (kind.as_str(), reference.name.clone()),
     };
     Owner { kind: kind.to_owned(), name, group: "apps".to_owned() }
@@ -197,6 +201,7 @@ fn pod_labels(
 ) -> BTreeMap<String, String> {
     let key = match reference.kind {
         WorkloadKind::Deployment => "pod-template-hash",
+        WorkloadKind::Rollout => "rollouts-pod-template-hash",
         WorkloadKind::StatefulSet | WorkloadKind::DaemonSet => "controller-revision-hash",
     };
     let mut labels = labels.clone();

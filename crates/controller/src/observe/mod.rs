@@ -52,6 +52,8 @@ pub struct Stores {
     pub stateful_sets: Arc<StoreOf<workload::RawStatefulSet>>,
     /// All DaemonSets.
     pub daemon_sets: Arc<StoreOf<workload::RawDaemonSet>>,
+    /// All Rollouts of Argo Rollouts; empty where the cluster does not know the kind.
+    pub rollouts: Arc<StoreOf<workload::RawRollout>>,
     /// Istio's injectors.
     pub webhooks: Arc<StoreOf<webhook::RawMutating>>,
     /// All pod disruption budgets.
@@ -60,12 +62,13 @@ pub struct Stores {
 
 impl Stores {
     /// For each kind: whether its first list is in, and how many objects are kept.
-    pub fn kinds(&self) -> [(&'static str, bool, usize); 6] {
+    pub fn kinds(&self) -> [(&'static str, bool, usize); 7] {
         [
             ("namespaces", self.namespaces.is_synced(), self.namespaces.len()),
             ("deployments", self.deployments.is_synced(), self.deployments.len()),
             ("statefulsets", self.stateful_sets.is_synced(), self.stateful_sets.len()),
             ("daemonsets", self.daemon_sets.is_synced(), self.daemon_sets.len()),
+            ("rollouts", self.rollouts.is_synced(), self.rollouts.len()),
             ("mutatingwebhookconfigurations", self.webhooks.is_synced(), self.webhooks.len()),
             ("poddisruptionbudgets", self.budgets.is_synced(), self.budgets.len()),
         ]
@@ -77,7 +80,7 @@ impl Stores {
         kinds.filter(|(_kind, synced, _count)| !synced).map(|(kind, ..)| kind).collect()
     }
 
-    /// The workloads of the three kinds. Read straight into one list: there may be ten thousand of them, each pass.
+    /// The workloads of all kinds. Read straight into one list: there may be ten thousand of them, each pass.
     fn workloads(&self) -> BTreeMap<WorkloadRef, Arc<Workload>> {
         let mut all = Vec::new();
         let mut add = |reference: &WorkloadRef, seen: &Arc<WorkloadSeen>| {
@@ -87,6 +90,10 @@ impl Stores {
         self.deployments.range(.., &mut add);
         self.stateful_sets.range(.., &mut add);
         self.daemon_sets.range(.., &mut add);
+        for (reference, seen) in self.rollouts.all() {
+            let owner = seen.borrowed.as_ref().and_then(|owner| self.deployments.get(owner));
+            all.push((reference, seen.with_template_of(owner.as_deref())));
+        }
         all.into_iter().collect()
     }
 
@@ -199,16 +206,17 @@ mod tests {
     }
 
     #[test]
-    fn the_three_kinds_of_workloads_are_one_list() {
+    fn the_kinds_of_workloads_are_one_list() {
         let stores = Stores::default();
         let object = |name: &str| json!({"metadata": {"name": name, "namespace": "shop"}});
         keep::<workload::RawDeployment>(&stores.deployments, object("web"));
         keep::<workload::RawStatefulSet>(&stores.stateful_sets, object("web"));
         keep::<workload::RawDaemonSet>(&stores.daemon_sets, object("web"));
+        keep::<workload::RawRollout>(&stores.rollouts, object("web"));
         let budget = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": {"minAvailable": 1}});
         keep::<budget::RawBudget>(&stores.budgets, budget);
         let snapshot = stores.snapshot(&"istio-system".into(), &[]);
-        assert_eq!(snapshot.workloads.len(), 3);
+        assert_eq!(snapshot.workloads.len(), 4);
         assert!(snapshot.workloads.iter().all(|(reference, workload)| *reference == workload.reference));
         assert_eq!(snapshot.budgets.get(&NamespaceName::from("shop")).map(Vec::len), Some(1));
         assert!(snapshot.control_planes.is_empty() && snapshot.pods.is_empty());
@@ -217,7 +225,7 @@ mod tests {
     #[test]
     fn kinds_are_unsynced_until_their_list_is_in() {
         let stores = Stores::default();
-        assert_eq!(stores.unsynced().len(), 6);
+        assert_eq!(stores.unsynced().len(), 7);
         stores.namespaces.replace(BTreeMap::new());
         assert!(!stores.unsynced().contains(&"namespaces"));
     }

@@ -1,13 +1,19 @@
-//! Deployments, StatefulSets and DaemonSets in one form; istiod's Deployments on the side.
+//! Deployments, StatefulSets, DaemonSets and Rollouts of Argo Rollouts in one form; istiod's Deployments on the side.
+
+pub mod argo;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use meshupgrade_core::ids::{NamespaceName, Revision, WorkloadKind, WorkloadRef};
 use meshupgrade_core::labels;
-use meshupgrade_core::observed::{IntOrPercent, Istiod, PodTemplate, RolloutStatus, Strategy, Workload};
+use meshupgrade_core::observed::{
+    ArgoRollout, IntOrPercent, Istiod, PodTemplate, RolloutStatus, Strategy, Workload,
+};
 use serde::Deserialize;
 
 use super::Observed;
 use super::pod::PROXY_CONTAINER;
+pub use argo::RawRollout;
+
 use crate::slim::{self, RawCondition, RawIntOrPercent, Slim, controller_of, count, istio_annotations};
 
 /// How many field managers of a workload are kept.
@@ -20,6 +26,23 @@ pub struct WorkloadSeen {
     pub workload: std::sync::Arc<Workload>,
     /// Its revision and state, if it is an istiod.
     pub istiod: Option<(Revision, Istiod)>,
+    /// The workload whose pod template it uses in place of its own.
+    pub borrowed: Option<WorkloadRef>,
+}
+
+impl WorkloadSeen {
+    /// The workload with the template of its owner, once that is known.
+    pub fn with_template_of(&self, owner: Option<&Self>) -> std::sync::Arc<Workload> {
+        let mut workload = std::sync::Arc::clone(&self.workload);
+        if let Some(owner) = owner {
+            let complete = std::sync::Arc::make_mut(&mut workload);
+            complete.template = owner.workload.template.clone();
+            if let Some(argo) = &mut complete.argo {
+                argo.template_of = None;
+            }
+        }
+        workload
+    }
 }
 
 /// A Deployment, as far as it is parsed.
@@ -125,8 +148,9 @@ pub struct RawTemplate {
 #[serde(rename_all = "camelCase", default)]
 struct RawTemplateSpec {
     host_network: bool,
-    containers: Vec<RawName>,
-    init_containers: Vec<RawName>,
+    /// `null` where Go wrote an empty template, as for a Rollout that borrows one.
+    containers: Option<Vec<RawName>>,
+    init_containers: Option<Vec<RawName>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -136,7 +160,7 @@ struct RawName {
 
 impl From<RawTemplate> for PodTemplate {
     fn from(raw: RawTemplate) -> Self {
-        let containers = raw.spec.containers.iter().chain(&raw.spec.init_containers);
+        let containers = raw.spec.containers.iter().chain(&raw.spec.init_containers).flatten();
         let annotations = raw.metadata.annotations.as_ref();
         Self {
             annotations: istio_annotations(annotations),
@@ -148,7 +172,7 @@ impl From<RawTemplate> for PodTemplate {
     }
 }
 
-/// What differs between the three kinds.
+/// What differs between the kinds.
 trait Kind {
     const KIND: WorkloadKind;
     fn metadata(&self) -> &ObjectMeta;
@@ -162,6 +186,8 @@ struct Described {
     ordered: bool,
     rollout: RolloutStatus,
     template: RawTemplate,
+    borrowed: Option<WorkloadRef>,
+    argo: Option<ArgoRollout>,
 }
 
 impl Kind for RawDeployment {
@@ -204,6 +230,8 @@ impl Kind for RawDeployment {
                     .and_then(|condition| condition.message.clone()),
             },
             template: self.spec.template,
+            borrowed: None,
+            argo: None,
         }
     }
 }
@@ -247,6 +275,8 @@ impl Kind for RawStatefulSet {
                 create_failure: None,
             },
             template: self.spec.template,
+            borrowed: None,
+            argo: None,
         }
     }
 }
@@ -283,6 +313,8 @@ impl Kind for RawDaemonSet {
                 create_failure: None,
             },
             template: self.spec.template,
+            borrowed: None,
+            argo: None,
         }
     }
 }
@@ -333,8 +365,9 @@ fn observe<K: Kind>(raw: K) -> WorkloadSeen {
         ordered: described.ordered,
         rollout: described.rollout,
         template: described.template.into(),
+        argo: described.argo,
     };
-    WorkloadSeen { workload: workload.into(), istiod }
+    WorkloadSeen { workload: workload.into(), istiod, borrowed: described.borrowed }
 }
 
 /// Field managers other than ours, each once, the last to write first.
@@ -372,7 +405,7 @@ macro_rules! observed {
         }
     )*};
 }
-observed!(RawDeployment, RawStatefulSet, RawDaemonSet);
+observed!(RawDeployment, RawStatefulSet, RawDaemonSet, RawRollout);
 
 /// Where the workloads of a namespace begin in the order of references.
 pub fn first_in(namespace: &NamespaceName) -> WorkloadRef {

@@ -6,6 +6,7 @@
 pub mod config_maps;
 mod intake;
 pub mod on_demand;
+pub mod optional;
 pub mod pods;
 pub mod upgrades;
 
@@ -84,8 +85,20 @@ pub async fn run<S: Observed>(
 }
 
 /// Gives every event of a watch to `take`, for ever, through errors and silence.
-pub async fn each_event<K>(api: Api<K>, health: Health, mut take: impl FnMut(Event<K>))
+pub async fn each_event<K>(api: Api<K>, health: Health, take: impl FnMut(Event<K>))
 where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    until(api, health, take, |_| false).await;
+}
+
+/// The same up to an error that ends it.
+async fn until<K>(
+    api: Api<K>,
+    health: Health,
+    mut take: impl FnMut(Event<K>),
+    ends: impl Fn(&watcher::Error) -> bool,
+) where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     let path = api.resource_url().to_owned();
@@ -109,6 +122,7 @@ where
                     };
                     take(event);
                 }
+                Ok(Some(Err(error))) if ends(&error) => return,
                 Ok(Some(Err(error))) => {
                     let error = describe(error);
                     health.failed(&path, &error);

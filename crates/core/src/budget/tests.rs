@@ -30,6 +30,7 @@ fn workload(kind: WorkloadKind, name: &str, replicas: u32, strategy: Strategy) -
         paused: false,
         ordered: false,
         rollout: RolloutStatus::default(),
+        argo: None,
         template: PodTemplate {
             labels: [("app".to_owned(), "web".to_owned())].into(),
             ..PodTemplate::default()

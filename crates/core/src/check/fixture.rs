@@ -111,6 +111,7 @@ impl Mesh {
             paused: false,
             ordered: false,
             rollout: RolloutStatus::default(),
+            argo: None,
             template: PodTemplate { labels: map(template_labels), ..PodTemplate::default() },
         };
         self.snapshot.workloads.insert(reference, Arc::new(workload));

@@ -112,13 +112,7 @@ fn managed(input: &CheckInput<'_>, census: &Census) -> Vec<String> {
 fn restart(workloads: &[&WorkloadRef]) -> Option<String> {
     let first = workloads.first()?;
     let names: Vec<String> = workloads.iter().map(ToString::to_string).collect();
-    Some(format!(
-        "Restart {}: kubectl rollout restart {} {} -n {}",
-        some_of(&names),
-        first.kind.as_str().to_lowercase(),
-        first.name,
-        first.namespace
-    ))
+    Some(format!("Restart {}: {}", some_of(&names), first.restart_command()))
 }
 
 /// What helps a pod that MeshUpgrade does not restart, by what owns it; in the order in which they are told.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use crate::argo;
 use crate::check::{self, CheckInput};
 use crate::gate;
 use crate::ids::{NamespaceName, Revision};
@@ -188,7 +189,9 @@ fn all_stand_still(pass: &mut Pass<'_>) -> bool {
     let ours = format!("{}.{}.", pass.intent.uid, pass.run.counter);
     let restarted = |workload: &&Workload| {
         planned.contains(&workload.reference.namespace)
-            && workload.template.restart.as_ref().is_some_and(|stamp| stamp.starts_with(&ours))
+            && (workload.template.restart.as_ref().is_some_and(|stamp| stamp.starts_with(&ours))
+                || argo::restarted_since(workload, pass.run.started_at))
+            && !argo::rests(workload)
     };
     let mut unfinished = Vec::new();
     for workload in pass.snapshot.workloads.values().map(AsRef::as_ref).filter(restarted) {

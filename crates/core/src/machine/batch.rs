@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::analysis::AnalysisIntent;
+use crate::argo;
 use crate::decision::About;
 use crate::effect::{Effect, Restart};
 use crate::ids::WorkloadRef;
@@ -172,6 +173,7 @@ pub(super) fn is_concerned(pass: &Pass<'_>, workload: &Workload, pods: &Pods<'_>
     let lost_its_sidecar = |pod: &&Pod| !pod.finished && pod.proxy.is_none() && since_the_start(pod);
     of(pods, &workload.reference).iter().any(|pod| on_origin(pod) || lost_its_sidecar(pod))
         || workload.template.restart.as_ref().is_some_and(|stamp| stamp.starts_with(&ours))
+        || argo::restarted_since(workload, pass.run.started_at)
 }
 
 /// How many workloads of the front are done.
@@ -262,6 +264,9 @@ fn check_entries(
             blocked = check_entry(pass, front, pods, &mut entry, workload, &state, Turn { budgeted, room });
             open += usize::from(passed_over && !entry.timed_out);
         }
+        // Of this attempt or the next one. A pass that changes the record has no effects, so that it is stored first.
+        entry.restart_at =
+            entry.restart_at.or_else(|| argo::restart_at(pass.now, workload, of(pods, &entry.workload)));
         // In a rollback what holds back a patch is a reason to pass over the workload.
         let still = time_stands_still(pass, &entry, workload, &state, pods);
         if let Some(since) = still.filter(|_| !(back && blocked)) {
@@ -326,7 +331,7 @@ fn check_entry(
             let Some(budgeted) = turn.budgeted.filter(|_| may) else { return false };
             let others: Vec<&WorkloadRef> =
                 budgeted.iter().filter(|other| **other != entry.workload).collect();
-            if !safe_to_restart(pass, workload, pods, &others) || restart(pass, workload) {
+            if !safe_to_restart(pass, workload, pods, &others) || restart(pass, workload, entry) {
                 return true;
             }
             if !forward && entry.timed_out {
@@ -338,6 +343,7 @@ fn check_entry(
         {
             *pass.run.restart_attempts.entry(attempt_key(&entry.workload)).or_insert(1) += 1;
             (entry.since, entry.timed_out, entry.troubled_since) = (pass.now, false, None);
+            entry.restart_at = None;
             let note = "pods were made from its new template while the label led elsewhere: it is restarted once more";
             pass.event(
                 true,
@@ -350,18 +356,21 @@ fn check_entry(
             if pass.retries(&entry.workload) && turn.room {
                 *pass.run.restart_attempts.entry(attempt_key(&entry.workload)).or_insert(1) += 1;
                 (entry.since, entry.timed_out, entry.troubled_since) = (pass.now, false, None);
+                entry.restart_at = None;
                 pass.event(false, "RetryAccepted", about, "it will be restarted once more");
                 return false;
             }
             let owner = who(workload);
+            let (what, keep) = match workload.argo {
+                Some(_) => ("spec.restartAt", "that field".to_owned()),
+                None => ("the pod template", format!("the annotation {}", labels::RESTART)),
+            };
             pass.wait(
                 WaitReason::RestartReverted,
                 about,
                 format!(
-                    "{owner} put the pod template of {} back in the middle of its restart: let its owner keep the \
-                     annotation {}; {}",
+                    "{owner} put {what} of {} back in the middle of its restart: let its owner keep {keep}; {}",
                     entry.workload,
-                    labels::RESTART,
                     pass.how_to_retry("restarts it once more")
                 ),
             );
@@ -390,7 +399,11 @@ fn came_out_wrong(pass: &Pass<'_>, entry: &BatchEntry, workload: &Workload, pods
     }
     let stamp = pass.restart_stamp(&entry.workload);
     let wrong = |pod: &&Pod| {
-        pod.deletion.is_none() && pod.restart.as_ref() == Some(&stamp) && is_stale(pod, pass.wanted())
+        let new = match &workload.argo {
+            Some(_) => argo::is_newest(pod, workload),
+            None => pod.restart.as_ref() == Some(&stamp),
+        };
+        pod.deletion.is_none() && new && is_stale(pod, pass.wanted())
     };
     of(pods, &entry.workload).iter().any(wrong)
 }
@@ -451,7 +464,7 @@ pub(super) fn terminating(pass: &mut Pass<'_>, workload: &WorkloadRef, pod: &str
 }
 
 /// Asks for the restart of a workload. Says whether that was refused a moment ago.
-fn restart(pass: &mut Pass<'_>, workload: &Workload) -> bool {
+fn restart(pass: &mut Pass<'_>, workload: &Workload, entry: &BatchEntry) -> bool {
     let stamp = pass.restart_stamp(&workload.reference);
     let because = format!("it has pods that are not on {}", pass.wanted());
     let refused = pass.note_refusal(About::Workload(workload.reference.clone()), &stamp);
@@ -459,6 +472,7 @@ fn restart(pass: &mut Pass<'_>, workload: &Workload) -> bool {
         workload: workload.reference.clone(),
         uid: workload.uid.clone(),
         stamp,
+        restart_at: entry.restart_at,
         because,
     }));
     refused

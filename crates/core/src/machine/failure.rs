@@ -1,5 +1,6 @@
 //! What fails a workload, and what a failed workload does to the run.
 
+use crate::argo;
 use crate::decision::About;
 use crate::intent::OnFailure;
 use crate::machine::batch::{Front, old_pods};
@@ -65,7 +66,7 @@ fn hopeless(pass: &mut Pass<'_>, entry: &mut BatchEntry, pods: &Pods<'_>) -> Opt
     let new = of(pods, &entry.workload)
         .iter()
         .copied()
-        .filter(|pod| pod.restart == workload.template.restart && pod.restart.is_some());
+        .filter(|pod| argo::was_restarted(workload) && argo::is_newest(pod, workload));
     let Some(Trouble { outlook, message }) = trouble(workload, new) else {
         entry.troubled_since = None;
         return None;

@@ -1,5 +1,6 @@
 //! Which workloads the batch takes in next, and what keeps them out.
 
+use crate::argo;
 use crate::ids::WorkloadRef;
 use crate::machine::batch::{Front, is_concerned, max_open, terminating};
 use crate::machine::failure::too_many_failed;
@@ -74,6 +75,7 @@ pub fn fill(pass: &mut Pass<'_>, front: &Front<'_>, pods: &Pods<'_>, mut entries
                 since: pass.now,
                 timed_out: false,
                 troubled_since: None,
+                restart_at: argo::restart_at(pass.now, workload, of(pods, &workload.reference)),
             });
         } else {
             waits_for_others = true;
@@ -102,15 +104,16 @@ pub fn rolling_unlisted<'a>(
     let forward = pass.run.direction() == Direction::Forward;
     // A pod of the newest template that is stale was not made by a restart towards the destination.
     let broken_before = |workload: &Workload| {
-        let newest = |pod: &&Pod| !pod.finished && pod.restart == workload.template.restart;
+        let newest = |pod: &&Pod| !pod.finished && argo::is_newest(pod, workload);
         workload.generation == workload.rollout.observed_generation
             && of(pods, &workload.reference).iter().filter(|pod| newest(pod)).any(|pod| is_stale(pod, wanted))
     };
     let unfinished = |workload: &Workload| {
-        rollout(workload) != Rollout::Done || matches!(state(pass, workload, pods), State::Terminating(_))
+        (rollout(workload) != Rollout::Done && !argo::rests(workload))
+            || matches!(state(pass, workload, pods), State::Terminating(_))
     };
     let counts = |workload: &&&Workload| {
-        let restarted = workload.template.restart.is_some();
+        let restarted = argo::was_restarted(workload);
         let ours =
             if forward { restarted && !broken_before(workload) } else { is_concerned(pass, workload, pods) };
         ours && unfinished(workload) && entries.iter().all(|entry| entry.workload != workload.reference)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::argo;
 use crate::budget::{Verdict, budget_verdict};
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
 use crate::injection::{Injection, injection};
@@ -68,7 +69,9 @@ pub fn state(pass: &Pass<'_>, workload: &Workload, pods: &Pods<'_>) -> State {
     if pods.iter().filter(stale).any(|pod| pod.deletion.is_none()) {
         return State::Stale;
     }
-    if let Rollout::InProgress(why) | Rollout::Stuck(why) = rollout(workload) {
+    if let (Rollout::InProgress(why) | Rollout::Stuck(why), false) =
+        (rollout(workload), argo::rests(workload))
+    {
         return State::Rolling(explain(pods, why));
     }
     if let Some(pod) = pods.iter().find(stale) {
@@ -96,7 +99,11 @@ pub fn explain(pods: &[&Pod], why: String) -> String {
 /// that was made from the stamped template tells a patch that was undone from one that never came.
 pub fn patched(pass: &Pass<'_>, entry: &BatchEntry, workload: &Workload, pods: &Pods<'_>) -> Patched {
     let stamp = pass.restart_stamp(&entry.workload);
-    if workload.template.restart.as_ref() == Some(&stamp) {
+    let in_place = match &workload.argo {
+        Some(argo) => argo::is_due(argo, entry),
+        None => workload.template.restart.as_ref() == Some(&stamp),
+    };
+    if in_place {
         return Patched::InPlace;
     }
     match pass.snapshot.applied.get(&(workload.uid.clone(), stamp.clone())) {
@@ -106,7 +113,11 @@ pub fn patched(pass: &Pass<'_>, entry: &BatchEntry, workload: &Workload, pods: &
         None => {
             let made_from_it =
                 of(pods, &entry.workload).iter().any(|pod| pod.restart.as_ref() == Some(&stamp));
-            if made_from_it { Patched::Stripped } else { Patched::NotYet }
+            if made_from_it || workload.argo.as_ref().is_some_and(|argo| argo::was_done(argo, entry)) {
+                Patched::Stripped
+            } else {
+                Patched::NotYet
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 use serde_json::{Value, json};
 
+use meshupgrade_core::observed::ArgoPhase;
+
 use super::*;
 
 fn deployment(value: Value) -> WorkloadSeen {
@@ -149,4 +151,89 @@ fn a_daemon_set_counts_what_is_scheduled() {
     assert_eq!(workload.replicas, 5);
     let rollout = &workload.rollout;
     assert_eq!((rollout.current, rollout.updated, rollout.ready, rollout.available), (4, 3, 2, 1));
+}
+
+fn rollout(value: Value) -> WorkloadSeen {
+    serde_json::from_value::<RawRollout>(value).unwrap().observe().unwrap()
+}
+
+#[test]
+fn a_rollout_of_argo_is_brought_to_the_common_form() {
+    let seen = rollout(json!({
+        "metadata": {"name": "web", "namespace": "shop", "uid": "u", "generation": 7},
+        "spec": {
+            "replicas": 4, "restartAt": "2026-03-01T10:00:01Z",
+            "strategy": {"canary": {"maxUnavailable": "50%", "maxSurge": 1, "steps": [{"pause": {}}]}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "web", "image": "web:1"}]},
+            },
+        },
+        "status": {
+            "observedGeneration": "6", "replicas": 5, "updatedReplicas": 1, "readyReplicas": 4, "availableReplicas": 3,
+            "restartedAt": "2026-03-01T09:00:00Z", "phase": "Paused", "message": "CanaryPauseStep",
+        },
+    }));
+    assert_eq!((&seen.istiod, &seen.borrowed), (&None, &None));
+    let workload = &seen.workload;
+    assert_eq!(workload.reference, WorkloadRef::new(WorkloadKind::Rollout, "shop", "web"));
+    assert_eq!((workload.replicas, workload.paused), (4, false));
+    let strategy = Strategy::RollingUpdate {
+        max_unavailable: IntOrPercent::Percent(50),
+        max_surge: IntOrPercent::Int(0),
+    };
+    assert_eq!(workload.strategy, strategy, "a restart makes no pods on top");
+    let status = &workload.rollout;
+    assert_eq!((status.observed_generation, status.current, status.updated), (6, 5, 1));
+    assert_eq!((status.ready, status.available), (4, 3));
+    let argo = ArgoRollout {
+        restart_at: Some("2026-03-01T10:00:01Z".parse().unwrap()),
+        restarted_at: Some("2026-03-01T09:00:00Z".parse().unwrap()),
+        phase: ArgoPhase::Paused,
+        message: "CanaryPauseStep".to_owned(),
+        template_of: None,
+    };
+    assert_eq!(workload.argo, Some(argo));
+    assert_eq!(workload.template.labels.get("app").map(String::as_str), Some("web"));
+}
+
+#[test]
+fn what_an_unknown_argo_reports_is_no_end() {
+    let generation = |text: &str| {
+        let raw =
+            json!({"metadata": {"generation": 7}, "status": {"observedGeneration": text, "phase": "Odd"}});
+        let workload = rollout(raw).workload;
+        assert_eq!(workload.argo.as_ref().unwrap().phase, ArgoPhase::Progressing);
+        workload.rollout.observed_generation
+    };
+    assert_eq!(generation("7"), 7);
+    assert_eq!(generation(""), 0);
+    assert_eq!(generation("6c9d7f"), 7, "a hash, of a version without generations");
+    let blue_green = rollout(json!({"spec": {"strategy": {"blueGreen": {"maxUnavailable": 2}}}})).workload;
+    let Strategy::RollingUpdate { max_unavailable, .. } = blue_green.strategy else { panic!() };
+    assert_eq!(max_unavailable, IntOrPercent::Int(2));
+}
+
+#[test]
+fn a_borrowed_template_is_taken_from_its_deployment() {
+    let borrows = |kind: &str| {
+        rollout(json!({
+            "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {
+                "workloadRef": {"apiVersion": "apps/v1", "kind": kind, "name": "web-base"},
+                "template": {"metadata": {"creationTimestamp": null}, "spec": {"containers": null}},
+            },
+        }))
+    };
+    let base = deployment(json!({
+        "metadata": {"name": "web-base", "namespace": "shop"},
+        "spec": {"template": {"metadata": {"labels": {"sidecar.istio.io/inject": "false"}}}},
+    }));
+    let seen = borrows("Deployment");
+    assert_eq!(seen.borrowed, Some(WorkloadRef::new(WorkloadKind::Deployment, "shop", "web-base")));
+    let elsewhere = |workload: &Workload| workload.argo.as_ref().unwrap().template_of.clone();
+    assert_eq!(elsewhere(&seen.with_template_of(None)).as_deref(), Some("Deployment web-base"));
+    let whole = seen.with_template_of(Some(&base));
+    assert_eq!((elsewhere(&whole), &whole.template), (None, &base.workload.template));
+    assert_eq!(borrows("PodTemplate").borrowed, None);
 }
