@@ -208,6 +208,8 @@ pub enum OnNoData {
 fn decimal(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
+        "minimum": -limits::LARGEST,
+        "maximum": limits::LARGEST,
         "maxLength": limits::DECIMAL,
         "pattern": limits::DECIMAL_PATTERN,
     })
@@ -217,6 +219,7 @@ fn change(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
         "minimum": 0,
+        "maximum": limits::LARGEST,
         "maxLength": limits::DECIMAL,
         "pattern": limits::CHANGE_PATTERN,
     })
@@ -352,13 +355,15 @@ pub(crate) fn intent(spec: &AnalysisSpec) -> AnalysisIntent {
 
 fn metric(spec: &MetricSpec) -> MetricIntent {
     let builtin = spec.builtin.map(builtin);
-    let unbounded = spec.min.is_none() && spec.max.is_none() && spec.baseline.is_none();
-    let (min, max) = match builtin.filter(|_| unbounded) {
+    let own = |bound: &Option<IntOrString>| bound.as_ref().and_then(read_decimal);
+    let (min, max) = match builtin {
         Some(analysis::Builtin::XdsRejects | analysis::Builtin::ProxyRestarts) => {
-            (None, Some(Decimal::whole(0)))
+            (own(&spec.min), own(&spec.max).or(Some(Decimal::whole(0))))
         }
-        Some(analysis::Builtin::ConnectedProxies) => (Some(Decimal::whole(100)), None),
-        _ => (spec.min.as_ref().and_then(read_decimal), spec.max.as_ref().and_then(read_decimal)),
+        Some(analysis::Builtin::ConnectedProxies) => {
+            (own(&spec.min).or(Some(Decimal::whole(100))), own(&spec.max))
+        }
+        _ => (own(&spec.min), own(&spec.max)),
     };
     MetricIntent {
         name: spec.name.clone(),

@@ -35,6 +35,8 @@ pub const METRIC_SECONDS: u32 = 86_400;
 pub const MEASUREMENTS: u32 = 100;
 /// Most samples that a value may be asked to rest on.
 pub const SAMPLES: u32 = 1_000_000_000;
+/// Largest whole number of a bound.
+pub const LARGEST: i32 = 999_999_999;
 /// Longest decimal number, with its sign and `%`.
 pub const DECIMAL: usize = 18;
 /// Length of a digest.

@@ -86,7 +86,7 @@ pub const APPROVED_WAVE: Rule = Rule {
 };
 
 /// Rules of one metric.
-pub const METRIC: [Rule; 4] = [
+pub const METRIC: [Rule; 5] = [
     Rule {
         field: "",
         rule: "has(self.builtin) != has(self.query)",
@@ -107,6 +107,11 @@ pub const METRIC: [Rule; 4] = [
         rule: "has(self.min) || has(self.max) || has(self.baseline) || \
                (has(self.builtin) && self.builtin in ['XdsRejects', 'ConnectedProxies', 'ProxyRestarts'])",
         message: "must have min, max or baseline: without a bound nothing fails",
+    },
+    Rule {
+        field: ".failureLimit",
+        rule: "self.failureLimit < self.count",
+        message: "must be less than count: otherwise nothing but failures would pass",
     },
 ];
 

@@ -66,6 +66,9 @@ pub enum WorkloadKind {
 }
 
 impl WorkloadKind {
+    /// All kinds.
+    pub const ALL: [Self; 4] = [Self::Deployment, Self::StatefulSet, Self::DaemonSet, Self::Rollout];
+
     /// The kind as Kubernetes writes it.
     pub fn as_str(self) -> &'static str {
         match self {

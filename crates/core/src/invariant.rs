@@ -12,7 +12,7 @@ use crate::intent::Intent;
 use crate::machine::people;
 use crate::machine::phase::Phase;
 use crate::observed::Snapshot;
-use crate::record::{MAX_BATCH, Record, Run};
+use crate::record::{Batch, MAX_BATCH, Record, Run};
 use crate::window::{Opening, opening};
 
 /// What a decision breaks; empty when it is fine.
@@ -27,7 +27,7 @@ pub fn violations(
     let Some(run) = &decision.record.run else {
         return vec!["I3: a decision without a run".into()];
     };
-    batch_is_bounded(intent, run, decision, &mut found);
+    batch_is_bounded(before, run, decision, &mut found);
     position_never_goes_back(before, run, &mut found);
     held_opens_nothing(now, intent, before, run, &mut found);
     success_is_proven(intent, before, run, snapshot, &mut found);
@@ -35,20 +35,20 @@ pub fn violations(
     found
 }
 
-fn batch_is_bounded(intent: &Intent, run: &Run, decision: &Decision, found: &mut Vec<String>) {
+fn batch_is_bounded(before: &Record, run: &Run, decision: &Decision, found: &mut Vec<String>) {
     let Some(batch) = &run.batch else { return };
-    // Failed workloads that are passed over stay open beside the allowed number.
-    let failed = batch.entries.iter().filter(|entry| entry.timed_out).count();
-    let tolerated = usize::try_from(intent.restart.max_failed_workloads).unwrap_or(usize::MAX);
-    let passed_over = if run.rollback.is_some() { failed } else { failed.min(tolerated) };
-    let open = batch.entries.len() - passed_over;
+    // Failed workloads that are passed over stay open beside the allowed number. How many may fail can change on the way.
+    let open = |batch: &Batch| batch.entries.iter().filter(|entry| !entry.timed_out).count();
+    let old = before.run.as_ref().filter(|old| old.counter == run.counter);
+    let before = old.and_then(|old| old.batch.as_ref()).map_or(0, open);
+    let open = open(batch);
     let allowed = decision
         .record
         .plan
         .as_ref()
         .and_then(|plan| plan.waves.get(usize::try_from(run.wave).ok()?))
         .map_or(MAX_BATCH, |wave| usize::try_from(wave.max_concurrent).unwrap_or(MAX_BATCH));
-    if open > allowed || batch.entries.len() > MAX_BATCH {
+    if (open > allowed && open > before) || batch.entries.len() > MAX_BATCH {
         found.push(format!("I3: {open} workloads open, {allowed} allowed"));
     }
 }

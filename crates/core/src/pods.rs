@@ -84,15 +84,20 @@ pub fn has_version(pod: &Pod, version: &str) -> bool {
         || pod.proxy.as_ref().is_some_and(|proxy| image_version(&proxy.image) == version)
 }
 
-/// What tells one build of a proxy image from another: its digest, or its tag without the name of the variant. The registry does
-/// not: mirrors and policies rewrite it. Source of the variants: Istio's pkg/config/analysis/analyzers/injection/injection-image.go.
+/// What tells one build of a proxy image from another: its tag without the name of the variant, or its digest where it has no tag.
+/// The registry does not, and neither does a digest beside a tag: mirrors and policies add and rewrite both. Source of the
+/// variants: Istio's pkg/config/analysis/analyzers/injection/injection-image.go.
 pub fn image_version(image: &str) -> &str {
-    if let Some((_, digest)) = image.split_once('@') {
-        return digest;
+    let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
+    let tag = name.rsplit('/').next().unwrap_or(name).split_once(':').map(|(_, tag)| tag);
+    match (tag, digest) {
+        (None, Some(digest)) => digest,
+        (tag, _) => without_variant(tag.unwrap_or("latest")),
     }
-    let name = image.rsplit('/').next().unwrap_or(image);
-    let tag = name.split_once(':').map_or("latest", |(_, tag)| tag);
-    ["-distroless", "-debug"].iter().find_map(|variant| tag.strip_suffix(variant)).unwrap_or(tag)
+}
+
+fn without_variant(tag: &str) -> &str {
+    ["-distroless", "-debug", "-default"].iter().find_map(|variant| tag.strip_suffix(variant)).unwrap_or(tag)
 }
 
 #[cfg(test)]
@@ -209,7 +214,8 @@ mod tests {
             ("mcr.microsoft.com/oss/istio/proxyv2:1.28.2-distroless", "1.28.2"),
             ("localhost:5000/istio/proxyv2:1.28.2", "1.28.2"),
             ("proxyv2:1.30.2-2", "1.30.2-2"),
-            ("mirror/proxyv2:1.28.2@sha256:abc", "sha256:abc"),
+            ("mirror/proxyv2:1.28.2@sha256:abc", "1.28.2"),
+            ("mirror/proxyv2@sha256:abc", "sha256:abc"),
             ("localhost:5000/proxyv2", "latest"),
         ] {
             assert_eq!(image_version(image), version);

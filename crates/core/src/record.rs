@@ -132,6 +132,9 @@ pub struct Run {
     /// Why the wave in work went back, until a person lets it go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returned: Option<String>,
+    /// When a person last let metrics be measured anew: what happened before is not counted any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_from: Option<Timestamp>,
     /// A patch upgrade: source and target are one revision, and proxies with another image than the injector's are replaced.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub patch: bool,
@@ -149,6 +152,8 @@ pub struct Run {
 pub struct Progress {
     /// Since when, moved on by the time that does not count.
     pub since: Timestamp,
+    /// When it was last seen to be worked on, now and then.
+    pub seen_at: Timestamp,
     /// Since when it does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_at: Option<Timestamp>,

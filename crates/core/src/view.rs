@@ -332,10 +332,12 @@ fn is_ordinary(reason: WaitReason) -> bool {
 /// What a person asked to wait for, or chose to be stopped by.
 fn is_pause(pass: &Pass<'_>, reason: WaitReason) -> bool {
     match reason {
-        WaitReason::Suspended | WaitReason::Paused | WaitReason::PlanOnly | WaitReason::ApprovalRequired => {
-            true
-        }
-        WaitReason::AnalysisFailed | WaitReason::WaveRolledBack => true,
+        WaitReason::Suspended
+        | WaitReason::Paused
+        | WaitReason::PlanOnly
+        | WaitReason::ApprovalRequired
+        | WaitReason::AnalysisFailed
+        | WaitReason::WaveRolledBack => true,
         reason if is_unknown(reason) => true,
         WaitReason::WorkloadFailed => pass.run.direction() == Direction::Forward,
         _ => false,

@@ -92,7 +92,6 @@ pub fn cases() -> Vec<Case> {
             world: ailing_wave,
             script: || vec![beat(When::Waits(WaitReason::WaveRolledBack), Action::RequestRollback(true))],
             ends: End::In(Phase::RolledBack),
-            random_ends: &[End::In(Phase::RolledBack)],
             ..CASE
         },
         Case {
@@ -101,7 +100,6 @@ pub fn cases() -> Vec<Case> {
             world: ailing_wave,
             script: || vec![beat(When::Back, Action::RequestRollback(true))],
             ends: End::In(Phase::RolledBack),
-            random_ends: &[End::In(Phase::RolledBack)],
             ..CASE
         },
         Case {

@@ -143,7 +143,8 @@ impl Referee {
 
 /// Direction and attempt of a stamp.
 fn direction_of(stamp: &str) -> Option<Direction> {
-    match stamp.rsplit('.').nth(1) {
+    // After a wave went back by itself they are `forward-2`, `back-2` and so on.
+    match stamp.rsplit('.').nth(1)?.split('-').next() {
         Some("forward") => Some(Direction::Forward),
         Some("back") => Some(Direction::Back),
         _ => None,

@@ -11,8 +11,12 @@ use serde::Deserialize;
 use super::config::Source;
 use super::problem;
 
-/// Amazon's metadata service by IPv6, a unique local address.
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// Metadata services by IPv6 that are unique local addresses: Amazon's and Google's.
+const METADATA_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
+/// Metadata services that are no link-local addresses: Azure's, Alibaba's, Oracle's.
+const METADATA_V4: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
 /// The prefix under which NAT64 gateways reach IPv4 (RFC 6052).
 const NAT64: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
 
@@ -46,7 +50,7 @@ fn kind(address: IpAddr) -> Kind {
 fn kind_v4(address: Ipv4Addr) -> Kind {
     if address.is_loopback() {
         Kind::Guarded(Class::Loopback)
-    } else if address.is_link_local() {
+    } else if address.is_link_local() || METADATA_V4.contains(&address) {
         Kind::Guarded(Class::LinkLocal)
     } else if address.octets()[0] == 0 || address.is_multicast() || address.is_broadcast() {
         // All of 0.0.0.0/8 is "this host".
@@ -59,7 +63,7 @@ fn kind_v4(address: Ipv4Addr) -> Kind {
 fn kind_v6(address: Ipv6Addr) -> Kind {
     if address.is_loopback() {
         Kind::Guarded(Class::Loopback)
-    } else if address.is_unicast_link_local() || address == METADATA_V6 {
+    } else if address.is_unicast_link_local() || METADATA_V6.contains(&address) {
         Kind::Guarded(Class::LinkLocal)
     } else if address.is_unspecified() || address.is_multicast() {
         Kind::NoServer

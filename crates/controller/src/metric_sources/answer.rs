@@ -16,7 +16,7 @@ struct Body {
     status: Status,
     data: Option<Data>,
     #[serde(default)]
-    warnings: Vec<IgnoredAny>,
+    warnings: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -68,8 +68,14 @@ pub(super) fn rows(source: &str, body: &[u8]) -> Answer {
     if body.status != Status::Success {
         return Err(bad("it says \"error\" with status 200"));
     }
-    if !body.warnings.is_empty() {
-        tracing::debug!(source, warnings = body.warnings.len(), "a metric source answered with warnings");
+    // Thanos and others answer with what they have when a part of them is away. Remarks about the query are no warnings.
+    if body.warnings.iter().any(|warning| !warning.starts_with("PromQL info")) {
+        tracing::warn!(
+            source,
+            warnings = body.warnings.len(),
+            "a metric source answered in part, or with doubts"
+        );
+        return Err(bad("it came with warnings, so a part of it may be missing"));
     }
     match body.data {
         Some(Data::Vector(samples)) => samples.into_iter().map(row).collect(),
@@ -137,10 +143,15 @@ mod tests {
     }
 
     #[test]
-    fn warnings_do_not_spoil_an_answer() {
-        let body = r#"{"status":"success","warnings":["partial"],"infos":["x"],
-            "data":{"resultType":"vector","result":[]}}"#;
-        assert_eq!(rows("a", body.as_bytes()).unwrap(), []);
+    fn an_answer_in_part_is_none() {
+        let body = |warning: &str| {
+            format!(
+                r#"{{"status":"success","warnings":["{warning}"],"infos":["x"],"data":{{"resultType":"vector","result":[]}}}}"#
+            )
+        };
+        assert_eq!(rows("a", body("PromQL info: a name").as_bytes()).unwrap(), []);
+        let partial = rows("a", body("a store is away").as_bytes()).unwrap_err();
+        assert!(partial.message.contains("warnings") && !partial.message.contains("store"), "{partial}");
     }
 
     #[test]

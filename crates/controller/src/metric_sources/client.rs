@@ -132,6 +132,8 @@ fn request(
         ("time", query.at.to_string()),
         ("timeout", format!("{}s", source.timeout.as_secs())),
         // 0 would mean Prometheus' default.
+        // Thanos: no answer rather than a part of one.
+        ("partial_response", "false".to_owned()),
         ("lookback_delta", format!("{}s", query.max_age_seconds.max(1))),
     ];
     let mut request = client

@@ -125,8 +125,11 @@ fn proxy_image(values: &str) -> Option<String> {
         _ => return None,
     };
     let name = if proxy.image.is_empty() { "proxyv2" } else { &proxy.image };
-    let variant =
-        if variant.is_empty() || tag.contains(&variant) { String::new() } else { format!("-{variant}") };
+    let variant = if ["", "default"].contains(&variant.as_str()) || tag.contains(&variant) {
+        String::new()
+    } else {
+        format!("-{variant}")
+    };
     Some(format!("{hub}/{name}:{tag}{variant}")).filter(|_| !tag.is_empty())
 }
 

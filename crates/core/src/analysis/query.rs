@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::analysis::{Builtin, Measure, MetricIntent};
-use crate::ids::{Revision, WorkloadRef};
+use crate::ids::{NamespaceName, Revision, WorkloadKind, WorkloadRef};
 use crate::measure::ISTIOD;
 
 /// Label that tells the parts of an answer apart.
@@ -144,9 +144,11 @@ fn builtin_parts(builtin: Builtin, metric: &MetricIntent, subject: Subject<'_>) 
             (format!("{connected} or 0 * sum({alive})"), format!("count({alive})"))
         }
         Builtin::ProxyRestarts => {
-            let (namespaces, workloads) = regexes(subject.workloads);
+            let (namespaces, _) = regexes(subject.workloads);
+            let pods: BTreeSet<String> = subject.workloads.iter().map(pods_of).collect();
+            let pods = pods.into_iter().collect::<Vec<_>>().join("|");
             let started = format!(
-                "istio_agent_process_start_time_seconds{{namespace=~\"{namespaces}\",pod=~\"({workloads})-.+\"}}"
+                "istio_agent_process_start_time_seconds{{namespace=~\"{namespaces}\",pod=~\"{pods}\"}}"
             );
             (format!("sum(changes({started}[{window}]))"), format!("count({started})"))
         }
@@ -156,38 +158,77 @@ fn builtin_parts(builtin: Builtin, metric: &MetricIntent, subject: Subject<'_>) 
 /// More workloads than this are judged together, not each by itself: an answer must not grow with the mesh.
 const MAX_EACH: usize = 200;
 
+/// Names of the pods of a workload, as its controller makes them, as a regular expression.
+fn pods_of(workload: &WorkloadRef) -> String {
+    let name = escaped(&workload.name);
+    match workload.kind {
+        WorkloadKind::Deployment | WorkloadKind::Rollout => format!("{name}-[a-z0-9]+-[a-z0-9]{{5}}"),
+        WorkloadKind::StatefulSet => format!("{name}-[0-9]+"),
+        WorkloadKind::DaemonSet => format!("{name}-[a-z0-9]{{5}}"),
+    }
+}
+
+/// Workloads in more namespaces than this are selected by two regular expressions, which may hit others of the same names.
+const MAX_SELECTORS: usize = 20;
+
 /// Selectors of the traffic of some workloads.
 struct Traffic {
-    selector: String,
+    selectors: Vec<String>,
     each: bool,
     window: String,
     max_age: u32,
 }
 
+/// Label matchers that select the traffic of these workloads: one for each namespace with the names of its workloads, so that
+/// others of the same names elsewhere do not count.
+fn selectors(workloads: &BTreeSet<WorkloadRef>, by_name: bool) -> Vec<String> {
+    let selector = |namespaces: &str, names: &str| {
+        format!("{WORKLOAD_NAMESPACE}=~\"{namespaces}\",{WORKLOAD}=~\"{names}\"")
+    };
+    let (namespaces, names) = regexes(workloads);
+    let homes: BTreeSet<&NamespaceName> = workloads.iter().map(|workload| &workload.namespace).collect();
+    if !by_name {
+        return vec![format!("{WORKLOAD_NAMESPACE}=~\"{namespaces}\"")];
+    }
+    if homes.len() > MAX_SELECTORS {
+        return vec![selector(&namespaces, &names)];
+    }
+    let of = |home: &NamespaceName| {
+        let own = workloads.iter().filter(|workload| workload.namespace == *home).cloned().collect();
+        let (namespace, names) = regexes(&own);
+        selector(&namespace, &names)
+    };
+    homes.into_iter().map(of).collect()
+}
+
 impl Traffic {
     fn new(metric: &MetricIntent, subject: Subject<'_>) -> Self {
-        let (namespaces, workloads) = regexes(subject.workloads);
         let each = subject.workloads.len() <= MAX_EACH;
-        let names = if each { format!(",{WORKLOAD}=~\"{workloads}\"") } else { String::new() };
         Self {
-            selector: format!("{WORKLOAD_NAMESPACE}=~\"{namespaces}\"{names}"),
+            selectors: selectors(subject.workloads, each),
             each,
             window: format!("{}s", metric.window_seconds),
             max_age: metric.max_age_seconds,
         }
     }
 
+    /// An expression over all series that are meant.
+    fn all(&self, one: impl Fn(&str) -> String) -> String {
+        let parts: Vec<String> = self.selectors.iter().map(|selector| one(selector)).collect();
+        format!("({})", parts.join(" or "))
+    }
+
     /// The value for each workload and for all of them, by reporter: the proxy that answers, and those that ask, who see
     /// more (an answer that never came). Counted are series with a sample that is not too old.
     fn both(&self, value: fn(&Self, &str) -> String, counter: &str) -> (String, String) {
         let each = format!("reporter,{WORKLOAD_NAMESPACE},{WORKLOAD}");
-        let series = format!("{counter}{{{}}}", self.selector);
-        let window = &self.window;
+        let Self { window, max_age, .. } = self;
         let samples = |by: &str| {
-            format!(
-                "sum by ({by}) (increase({series}[{window}]) and (timestamp({series}) > time() - {}))",
-                self.max_age
-            )
+            let fresh = self.all(|selector| {
+                let series = format!("{counter}{{{selector}}}");
+                format!("(increase({series}[{window}]) and (timestamp({series}) > time() - {max_age}))")
+            });
+            format!("sum by ({by}) {fresh}")
         };
         let two = |each: String, all: String| if self.each { format!("({each}) or ({all})") } else { all };
         (two(value(self, &each), value(self, "reporter")), two(samples(&each), samples("reporter")))
@@ -196,9 +237,12 @@ impl Traffic {
     /// Requests without a server error, in percent. gRPC says it in a code of its own: UNKNOWN, DEADLINE_EXCEEDED,
     /// UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS are the server's errors (gRPC documentation, "Status codes").
     fn success_rate(&self, by: &str) -> String {
-        let Self { selector, window, .. } = self;
-        let rate =
-            |more: &str| format!("sum by ({by}) (rate(istio_requests_total{{{selector}{more}}}[{window}]))");
+        let window = &self.window;
+        let rate = |more: &str| {
+            let rates =
+                self.all(|selector| format!("rate(istio_requests_total{{{selector}{more}}}[{window}])"));
+            format!("sum by ({by}) {rates}")
+        };
         let good = rate(",response_code!~\"5..\",grpc_response_status!~\"2|4|12|13|14|15\"");
         let all = rate("");
         // Where every request failed there is no series of good ones.
@@ -206,10 +250,11 @@ impl Traffic {
     }
 
     fn latency(&self, by: &str) -> String {
-        let Self { selector, window, .. } = self;
-        format!(
-            "histogram_quantile(0.99, sum by (le,{by}) (rate(istio_request_duration_milliseconds_bucket{{{selector}}}[{window}])))"
-        )
+        let window = &self.window;
+        let rates = self.all(|selector| {
+            format!("rate(istio_request_duration_milliseconds_bucket{{{selector}}}[{window}])")
+        });
+        format!("histogram_quantile(0.99, sum by (le,{by}) {rates})")
     }
 }
 
@@ -217,7 +262,6 @@ impl Traffic {
 mod tests {
     use super::*;
     use crate::analysis::OnNoData;
-    use crate::ids::WorkloadKind;
 
     pub fn metric(measure: Measure) -> MetricIntent {
         MetricIntent {
@@ -306,11 +350,25 @@ mod tests {
             found.contains("sum by (reporter,destination_workload_namespace,destination_workload)"),
             "{found}"
         );
-        assert!(found.contains("sum by (reporter) "), "{found}");
+        assert!(found.contains("sum by (reporter) ("), "{found}");
         let found = asked(Measure::Builtin(Builtin::XdsRejects), &["web"]);
         assert!(found.contains("pilot_info{$(istiod:asm-1-28)}"), "{found}");
         assert!(found.contains("[300s]"), "from the beginning of the restarts: {found}");
         let found = asked(Measure::Builtin(Builtin::ProxyRestarts), &["web", "api"]);
-        assert!(found.contains(r#"pod=~"(api|web)-.+""#), "{found}");
+        assert!(found.contains(r#"pod=~"api-[a-z0-9]+-[a-z0-9]{5}|web-[a-z0-9]+-[a-z0-9]{5}""#), "{found}");
+    }
+
+    #[test]
+    fn a_workload_of_the_same_name_elsewhere_does_not_count() {
+        let workload =
+            |namespace: &str, name: &str| WorkloadRef::new(WorkloadKind::Deployment, namespace, name);
+        let found = selectors(&[workload("a", "web"), workload("b", "api")].into(), true);
+        assert_eq!(
+            found,
+            [
+                r#"destination_workload_namespace=~"a",destination_workload=~"web""#,
+                r#"destination_workload_namespace=~"b",destination_workload=~"api""#,
+            ]
+        );
     }
 }

@@ -59,6 +59,8 @@ pub struct Measured<'a> {
     pub workloads: &'a BTreeSet<WorkloadRef>,
     /// How many proxies should be connected to the target's istiod at least.
     pub expected_proxies: u32,
+    /// How many istiods of the target there are, all of which must be scraped.
+    pub istiods: u32,
 }
 
 /// Labels that tell the values of an answer apart.
@@ -123,6 +125,8 @@ fn values(metric: &MetricIntent, rows: &[Row], measured: Measured<'_>) -> Values
     let mut samples: BTreeMap<Key, f64> = BTreeMap::new();
     for row in rows.iter().filter(|row| concerns(metric, row, measured.workloads)) {
         let mut key = row.labels.clone();
+        // The name of a series is no label that its samples would share.
+        key.remove("__name__");
         match key.remove(PART).as_deref() {
             Some(SAMPLES) => samples.insert(key, row.value),
             Some(VALUE) | None => values.insert(key, row.value),
@@ -132,11 +136,11 @@ fn values(metric: &MetricIntent, rows: &[Row], measured: Measured<'_>) -> Values
     let mut found = Values::default();
     for (key, value) in values {
         let value = scaled(metric, value, measured);
-        let enough = f64::from(metric.min_samples);
+        let enough = f64::from(least_samples(metric, measured));
         let got = samples.get(&key).copied().filter(|got| got.is_finite()).unwrap_or_default();
         if !value.is_finite() {
             found.left_out.push(format!("the value{} is {value}", of(&key)));
-        } else if metric.min_samples > 0 && got < enough {
+        } else if got < enough {
             found.left_out.push(format!(
                 "the value{} rests on {} of {enough} samples",
                 of(&key),
@@ -149,6 +153,17 @@ fn values(metric: &MetricIntent, rows: &[Row], measured: Measured<'_>) -> Values
     // Those of all workloads say most about why nothing counts.
     found.left_out.sort_by_key(String::len);
     found
+}
+
+/// How many samples a value must rest on: a built-in metric on one at least, and one of istiods on all of them.
+fn least_samples(metric: &MetricIntent, measured: Measured<'_>) -> u32 {
+    match metric.measure {
+        Measure::Builtin(Builtin::XdsRejects | Builtin::ConnectedProxies) => {
+            metric.min_samples.max(measured.istiods).max(1)
+        }
+        Measure::Builtin(_) => metric.min_samples.max(1),
+        Measure::Promql { .. } => metric.min_samples,
+    }
 }
 
 /// Regular expressions over namespaces and names select more than the workloads that are meant.

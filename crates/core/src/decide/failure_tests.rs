@@ -140,7 +140,10 @@ fn a_retry_can_be_for_one_workload() {
 fn a_wave_has_a_deadline() {
     let (mut mesh, record) = troubled("");
     mesh.intent.restart.progress_deadline_seconds = Some(100);
-    let begun = next(&mesh, &record, 10).record;
+    let mut begun = next(&mesh, &record, 10).record;
+    for second in [22, 34, 46, 58, 70, 82, 94, 106] {
+        begun = next(&mesh, &begun, second).record;
+    }
     let in_time = next(&mesh, &begun, 109);
     assert!(!reasons(&in_time).contains(&WaitReason::ProgressDeadlineExceeded));
     let over = next(&mesh, &begun, 110);
@@ -172,7 +175,7 @@ fn nothing_new_starts_after_the_deadline_until_a_retry() {
     let (mut mesh, _) = troubled("");
     mesh.intent.restart.progress_deadline_seconds = Some(100);
     mesh.snapshot.workloads.remove(&super::tests::reference("shop", "a"));
-    let progress = json!({"since": BEGAN, "exceeded": true});
+    let progress = json!({"since": BEGAN, "seenAt": BEGAN, "exceeded": true});
     let more = json!({"wave": 1, "step": "Restart", "settledSince": LONG_AGO, "progress": progress});
     let record = stored(&mesh, Phase::Migrating, &more);
     let held = next(&mesh, &record, 200);
@@ -234,4 +237,30 @@ fn who_asks_for_a_rollback_gets_all_of_it() {
     let rollback = run(&all).rollback.as_ref().unwrap();
     assert!(!rollback.wave_only && rollback.cause == RollbackCause::Requested);
     assert_eq!(run(&next(&mesh, &all.record, 12)).rollback.as_ref().unwrap().since, at(11), "latched");
+}
+
+#[test]
+fn time_in_which_no_operator_runs_does_not_count_against_a_wave() {
+    let (mut mesh, record) = troubled("");
+    mesh.intent.restart.progress_deadline_seconds = Some(100);
+    let begun = next(&mesh, &record, 10).record;
+    let back = next(&mesh, &begun, 500);
+    assert!(!reasons(&back).contains(&WaitReason::ProgressDeadlineExceeded), "{:?}", reasons(&back));
+}
+
+#[test]
+fn a_retry_takes_up_only_as_many_as_may_be_in_rollout() {
+    let (mut mesh, record) = troubled("InvalidImageName");
+    mesh.intent.restart.max_failed_workloads = 1;
+    // b takes the place of a, which failed.
+    let beside = next(&mesh, &next(&mesh, &record, 10).record, 11).record;
+    mesh.intent.retry = Some("all".to_owned());
+    let retried = next(&mesh, &beside, 12);
+    assert!(!reasons(&retried).contains(&WaitReason::InvariantViolated), "{}", retried.view.message);
+    let open = run(&retried).batch.as_ref().unwrap().entries.iter().filter(|entry| !entry.timed_out).count();
+    assert_eq!(open, 1);
+    // Fewer may fail from now on: nothing breaks.
+    mesh.intent.retry = None;
+    mesh.intent.restart.max_failed_workloads = 0;
+    assert!(!reasons(&next(&mesh, &beside, 13)).contains(&WaitReason::InvariantViolated));
 }

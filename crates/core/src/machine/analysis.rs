@@ -22,6 +22,8 @@ use crate::wait::WaitReason;
 /// For how long the same measurement is asked for before a later one takes its place, in seconds: longer than a metric source
 /// may take to answer.
 const PATIENCE_SECONDS: u32 = 60;
+/// How far back things are counted at most, in seconds: a long soak must not make a query ever more expensive.
+const MAX_COUNTED_SECONDS: i64 = 86_400;
 /// Longest query in a sample, in characters.
 const MAX_QUERY: usize = 1024;
 /// Longest query in an event, in characters: the note of an event has 1,024 in all.
@@ -39,7 +41,7 @@ pub fn open(pass: &mut Pass<'_>, analysis: &AnalysisIntent, before: Timestamp, w
     pass.run.gate = (!analysis.metrics.is_empty()).then(|| Gate {
         since: pass.now,
         baseline_at: before.min(pass.now),
-        counted_from: before.min(pass.now),
+        counted_from: before.min(pass.now).max(pass.run.counted_from.unwrap_or(Timestamp::MIN)),
         workloads,
         tallies: std::collections::BTreeMap::new(),
     });
@@ -66,6 +68,8 @@ pub fn gate(
 ) -> Opinion {
     let Some(mut gate) = pass.run.gate.take() else { return Opinion::Passed };
     if workloads.is_empty() {
+        // A soak may see none for a moment only.
+        pass.run.gate = Some(gate).filter(|_| until.is_some());
         return Opinion::Passed;
     }
     retry(pass, analysis, &mut gate);
@@ -122,6 +126,7 @@ fn retry(pass: &mut Pass<'_>, analysis: &AnalysisIntent, gate: &mut Gate) {
     if pass.retries_all() && analysis.metrics.iter().any(wrong) {
         gate.tallies.clear();
         (gate.since, gate.counted_from) = (pass.now, pass.now);
+        pass.run.counted_from = Some(pass.now);
         pass.event(false, "RetryAccepted", None, "the metrics are measured anew");
     }
 }
@@ -209,14 +214,17 @@ fn measure(
         return pass.wake_at(at);
     }
     let (source, target) = pass.revisions();
-    let began_ago = u32::try_from(at.duration_since(gate.counted_from).as_secs().max(0)).unwrap_or(u32::MAX);
+    let began_ago = at.duration_since(gate.counted_from).as_secs().clamp(0, MAX_COUNTED_SECONDS);
+    let began_ago = u32::try_from(began_ago).unwrap_or_default();
     let query = Query {
         source: metric.source.clone(),
         promql: promql(metric, Subject { workloads, source: &source, target: &target, began_ago }),
         at,
         max_age_seconds: metric.max_age_seconds,
     };
-    let before = metric.baseline.map(|_| Query { at: gate.baseline_at, ..query.clone() });
+    // Where nobody knows when the restarts began there is nothing to compare with.
+    let compared = metric.baseline.filter(|_| gate.baseline_at < gate.since);
+    let before = compared.map(|_| Query { at: gate.baseline_at, ..query.clone() });
     pass.needs.queries.extend([query.clone()].into_iter().chain(before.clone()));
     // Its answer may never come: then a later one is asked for.
     pass.wake_at(after(at, metric.interval_seconds.max(PATIENCE_SECONDS).saturating_add(1)));
@@ -229,7 +237,8 @@ fn measure(
             found => found,
         },
     };
-    let measured = Measured { workloads, expected_proxies: expected_proxies(pass) };
+    let Some(expected_proxies) = expected_proxies(pass) else { return };
+    let measured = Measured { workloads, expected_proxies, istiods: istiods(pass) };
     let judged = judge(metric, now, before, measured);
     pass.needs.queries.remove(&query);
     take(pass, metric, gate, Taken { wave, at, query: &query.promql, judged });
@@ -295,18 +304,30 @@ fn cut(text: &str, most: usize) -> String {
     text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
 }
 
+/// How many istiods of the target tell about proxies.
+fn istiods(pass: &Pass<'_>) -> u32 {
+    let plane = pass.snapshot.control_planes.get(&pass.run.target);
+    plane.and_then(|plane| plane.istiod.as_ref()).map_or(0, |istiod| istiod.ready)
+}
+
 /// How many proxies should be connected to the target's istiod at least: the pods of earlier waves, and those of the wave in
-/// work that are ready on it.
-fn expected_proxies(pass: &Pass<'_>) -> u32 {
+/// work that are ready on it. `None` while its pods are not known.
+fn expected_proxies(pass: &Pass<'_>) -> Option<u32> {
     let revisions = pass.revisions();
+    let snapshot = pass.snapshot;
     let here: BTreeSet<_> =
         pass.current_wave().iter().flat_map(|wave| wave.namespaces.iter().cloned()).collect();
+    let is_known =
+        |namespace| snapshot.pods.contains_key(namespace) || !snapshot.namespaces.contains_key(namespace);
+    if !here.iter().all(is_known) {
+        return None;
+    }
     let waves = (0u32..).zip(&pass.plan.waves).take_while(|(index, _)| *index < pass.run.wave);
     let moved: BTreeSet<_> = waves
         .flat_map(|(_, wave)| wave.namespaces.iter().cloned())
         .filter(|namespace| !here.contains(namespace))
         .collect();
-    let earlier: u32 = members(pass.intent, pass.snapshot, pair(&revisions), &moved, Group::Application)
+    let earlier: u32 = members(pass.intent, snapshot, pair(&revisions), &moved, Group::Application)
         .iter()
         .map(|workload| workload.rollout.ready)
         .sum();
@@ -314,6 +335,6 @@ fn expected_proxies(pass: &Pass<'_>) -> u32 {
         let revision = pod.proxy.as_ref().and_then(|proxy| proxy.revision.as_ref());
         pod.ready && pod.deletion.is_none() && !pod.finished && revision == Some(&revisions.1)
     };
-    let pods = here.iter().filter_map(|namespace| pass.snapshot.pods.get(namespace)).flatten();
-    earlier.saturating_add(u32::try_from(pods.filter(on_target).count()).unwrap_or(u32::MAX))
+    let pods = here.iter().filter_map(|namespace| snapshot.pods.get(namespace)).flatten();
+    Some(earlier.saturating_add(u32::try_from(pods.filter(on_target).count()).unwrap_or(u32::MAX)))
 }

@@ -15,6 +15,7 @@ use crate::machine::analysis::{self, Opinion};
 use crate::machine::failure::{fails_the_run, pass_over_failed, time_out, too_many_failed};
 use crate::machine::fill::{Filled, fill, rolling_unlisted};
 use crate::machine::pass::{Pass, about_workload, after, shown};
+use crate::machine::phase::Phase;
 use crate::machine::workload::{
     Patched, Pods, State, explain, of, patched, safe_to_restart, state, stuck_stateful_set,
 };
@@ -51,15 +52,22 @@ pub fn advance(pass: &mut Pass<'_>, front: &Front<'_>) -> bool {
     if pass.run.rollback.is_none() && fails_the_run(pass, &entries) {
         return false;
     }
-    let (opened_at, through_so_far) = through(before.as_ref(), front, &entries);
+    let (opened_at, mut through_so_far) = through(before.as_ref(), front, &entries);
+    // Failed ones that are tolerated stay in the batch, and what comes next is another batch beside them.
+    let idle = entries.iter().all(|entry| entry.timed_out) && !too_many_failed(pass, &entries);
     if before.is_some() && entries.is_empty() {
         pass.run.batch_closed_at = Some(pass.now);
-        if let Some(analysis) = front.analysis {
-            analysis::open(pass, analysis, opened_at.unwrap_or(pass.now), through_so_far.clone());
-        }
+    }
+    if let Some(analysis) = front.analysis.filter(|_| idle && !through_so_far.is_empty()) {
+        pass.run.batch_closed_at = Some(pass.now);
+        let done = std::mem::take(&mut through_so_far);
+        analysis::open(pass, analysis, opened_at.unwrap_or(pass.now), done);
     }
     // Nothing is restarted before what was restarted is known to do well.
-    if entries.is_empty() && judged(pass, front) != Opinion::Passed {
+    if idle && judged(pass, front) != Opinion::Passed {
+        if !entries.is_empty() && pass.run.rollback.is_none() {
+            pass.run.batch = Some(Batch { number: pass.run.batches, entries, opened_at, done: Vec::new() });
+        }
         return false;
     }
     let open = entries.len();
@@ -81,7 +89,7 @@ pub fn advance(pass: &mut Pass<'_>, front: &Front<'_>) -> bool {
     // In a rollback some of them are of a wave that was passed over.
     pass.needs.pods.extend(entries.iter().map(|entry| entry.workload.namespace.clone()));
     if !entries.is_empty() {
-        let fresh = before.is_none();
+        let fresh = before.is_none() || (idle && entries.len() > open);
         let opened_at = if fresh { Some(pass.now) } else { opened_at };
         pass.run.wave_began = pass.run.wave_began.or(opened_at);
         let through = if fresh { Vec::new() } else { through_so_far };
@@ -107,7 +115,14 @@ fn through(
 
 /// What the metrics say of the last batch.
 fn judged(pass: &mut Pass<'_>, front: &Front<'_>) -> Opinion {
-    let (Some(metrics), Some(gate)) = (front.analysis, &pass.run.gate) else { return Opinion::Passed };
+    let Some(metrics) = front.analysis else {
+        if pass.run.phase == Phase::Migrating {
+            // The metrics were taken out of the spec.
+            pass.run.gate = None;
+        }
+        return Opinion::Passed;
+    };
+    let Some(gate) = &pass.run.gate else { return Opinion::Passed };
     let alive = |workload: &&WorkloadRef| pass.snapshot.workloads.contains_key(*workload);
     let workloads = gate.workloads.iter().filter(alive).cloned().collect();
     analysis::gate(pass, metrics, &front.wave, &workloads, None)
@@ -210,6 +225,7 @@ fn hold_clock(pass: &mut Pass<'_>, held: bool) {
             let held_for = pass.now.duration_since(since);
             for entry in &mut batch.entries {
                 entry.since = entry.since.checked_add(held_for).unwrap_or(pass.now).min(pass.now);
+                entry.troubled_since = None;
             }
             pass.run.held_since = None;
         }
@@ -258,8 +274,8 @@ fn check_entries(
         if astray {
             waiting(pass, &entry, workload, &state, pods);
         } else {
-            // In a rollback one that was passed over is taken up again only where the limit has room for it.
-            let room = !back || !entry.timed_out || open < max_open(front);
+            // One that was passed over is taken up again only where the limit has room for it.
+            let room = !entry.timed_out || open < max_open(front);
             let passed_over = entry.timed_out;
             blocked = check_entry(pass, front, pods, &mut entry, workload, &state, Turn { budgeted, room });
             open += usize::from(passed_over && !entry.timed_out);
@@ -272,7 +288,9 @@ fn check_entries(
         if let Some(since) = still.filter(|_| !(back && blocked)) {
             entry.since = since;
         } else {
-            time_out(pass, front, pods, &mut entry, &state);
+            let (failed, room) = (entry.timed_out, open < max_open(front));
+            time_out(pass, front, pods, &mut entry, &state, room);
+            open += usize::from(failed && !entry.timed_out);
         }
         kept.push(entry);
     }

@@ -109,8 +109,14 @@ fn nothing_to_move(pass: &mut Pass<'_>) -> bool {
     if pass.lacks_version() {
         return false;
     }
-    if outdated(pass) {
-        return true;
+    let injector = gate::control_plane(pass.snapshot, &pass.intent.istio_namespace, &pass.run.target);
+    if let Some(wait) = injector.filter(|_| pass.run.patch) {
+        // Without it nobody knows who takes part.
+        pass.wait(wait.reason, wait.about, wait.because);
+        return false;
+    }
+    if let Some(moved) = outdated(pass) {
+        return moved;
     }
     let target = pass.run.target.clone();
     let others: Vec<String> = pass
@@ -142,10 +148,10 @@ fn nothing_to_move(pass: &mut Pass<'_>) -> bool {
 }
 
 /// Patch upgrade: workloads whose proxies are outdated, for example because the injector's image changed on the way, go through
-/// a wave of their own.
-fn outdated(pass: &mut Pass<'_>) -> bool {
+/// a wave of their own. `None` when there are none.
+fn outdated(pass: &mut Pass<'_>) -> Option<bool> {
     let revisions = pass.revisions();
-    let (Some(version), Some(census)) = (pass.wanted().version, &pass.snapshot.census) else { return false };
+    let (version, census) = (pass.wanted().version?, pass.snapshot.census.as_ref()?);
     let old = census.outdated(&revisions.1, version);
     let scope = planning::scope_names(pass.intent, pass.snapshot, pair(&revisions));
     let mut namespaces = BTreeSet::new();
@@ -156,7 +162,19 @@ fn outdated(pass: &mut Pass<'_>) -> bool {
             }
         }
     }
-    !namespaces.is_empty() && append(pass, &namespaces) && pass.go(Trigger::StragglersFound)
+    if namespaces.is_empty() {
+        return None;
+    }
+    if append(pass, &namespaces) {
+        return Some(pass.go(Trigger::StragglersFound));
+    }
+    let names: Vec<&str> = namespaces.iter().map(NamespaceName::as_str).collect();
+    let because = format!(
+        "proxies are outdated in {}, and the plan has as many waves as it can: a new spec.runId begins anew",
+        crate::inventory::some_of(&names)
+    );
+    pass.wait(WaitReason::RevisionInUse, None, because);
+    Some(false)
 }
 
 /// Namespaces that came to the source late, and workloads of the waves that fell back, go through a wave of their own.

@@ -17,6 +17,7 @@ pub(super) fn time_out(
     pods: &Pods<'_>,
     entry: &mut BatchEntry,
     state: &State,
+    room: bool,
 ) {
     let stamp = pass.restart_stamp(&entry.workload);
     let refused = pass.snapshot.refused.contains_key(&(About::Workload(entry.workload.clone()), stamp));
@@ -31,8 +32,10 @@ pub(super) fn time_out(
     }
     let deadline = after(entry.since, pass.intent.restart.timeout_seconds);
     let hopeless = hopeless(pass, entry, pods);
-    // In a rollback it is passed over: taking it back in would be one more in rollout than allowed.
-    if entry.timed_out && pass.retries(&entry.workload) && pass.run.direction() == Direction::Forward {
+    // In a rollback it is passed over, and one that others were started beside needs room: taking it back in would be one more
+    // in rollout than allowed.
+    if entry.timed_out && room && pass.retries(&entry.workload) && pass.run.direction() == Direction::Forward
+    {
         (entry.since, entry.timed_out, entry.troubled_since) = (pass.now, false, None);
         pass.event(false, "RetryAccepted", about_workload(&entry.workload), "its time counts anew");
         return;

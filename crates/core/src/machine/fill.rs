@@ -134,7 +134,7 @@ fn may_open(pass: &mut Pass<'_>, gated: bool, entries: &[BatchEntry]) -> bool {
     if pause == 0 && !gated {
         return true;
     }
-    if !entries.is_empty() {
+    if entries.iter().any(|entry| !entry.timed_out) {
         return false;
     }
     let until = pass.run.batch_closed_at.filter(|_| pause > 0).map(|closed| after(closed, pause));

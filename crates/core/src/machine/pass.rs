@@ -5,13 +5,13 @@ use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 use crate::decision::{About, CheckResult, Event, Needs, Wake};
 use crate::effect::Effect;
 use crate::gate;
-use crate::ids::{NamespaceName, Revision, WorkloadRef};
+use crate::ids::{NamespaceName, Revision, WorkloadKind, WorkloadRef};
 use crate::intent::{Intent, RollbackScope};
 use crate::inventory::{Pair, moved_by};
 use crate::labels;
 use crate::machine::phase::{Phase, Trigger};
 use crate::observed::Snapshot;
-use crate::plan::{Plan, PlannedWave};
+use crate::plan::{Plan, PlannedWave, WaveKind};
 use crate::pods::{Wanted, image_version};
 use crate::record::{
     MAX_HISTORY, Record, Rollback, RollbackCause, Run, RunSummary, SCHEMA, Sample, WaveStep, attempt_key,
@@ -293,7 +293,15 @@ impl<'a> Pass<'a> {
         self.event(true, "RollbackStarted", None, message.clone());
         let asked_for = matches!(cause, RollbackCause::Requested | RollbackCause::TargetReverted);
         let in_a_wave = matches!(self.run.phase, Phase::Migrating | Phase::Soaking);
-        let wave_only = self.intent.rollback_scope == RollbackScope::Wave && !asked_for && in_a_wave;
+        // Gateways live in namespaces of other waves, whose labels stay: they cannot go back alone.
+        let own_labels = self.current_wave().is_some_and(|wave| wave.kind != WaveKind::Gateways);
+        let wave_only =
+            self.intent.rollback_scope == RollbackScope::Wave && !asked_for && in_a_wave && own_labels;
+        if wave_only && self.run.phase == Phase::Soaking {
+            // It had been counted as done.
+            let workloads = self.current_wave().map_or(0, |wave| wave.workloads);
+            self.run.workloads_done = self.run.workloads_done.saturating_sub(workloads);
+        }
         let from_wave = if wave_only { self.run.wave } else { self.last_moved_wave() };
         self.run.wave = from_wave;
         self.run.rollback = Some(Rollback { cause, message, since: self.now, from_wave, wave_only });
@@ -342,7 +350,9 @@ impl<'a> Pass<'a> {
 /// The workload that a retry is for: `Kind/namespace/name`, before a `#` that tells one retry from the next.
 fn named_workload(retry: &str) -> Option<String> {
     let name = retry.split('#').next()?;
-    (name.split('/').count() == 3).then(|| name.to_owned())
+    let kind = name.split('/').next()?;
+    let known = WorkloadKind::ALL.iter().any(|known| known.as_str() == kind);
+    (known && name.split('/').count() == 3).then(|| name.to_owned())
 }
 
 /// The pair of a run.
@@ -422,6 +432,7 @@ fn new_run(intent: &Intent, counter: u32) -> Run {
         patch: false,
         turns: 0,
         returned: None,
+        counted_from: None,
         progress: None,
         gate: None,
     }

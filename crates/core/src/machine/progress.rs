@@ -7,6 +7,9 @@ use crate::machine::phase::Phase;
 use crate::record::{Direction, Progress, RollbackCause};
 use crate::wait::WaitReason;
 
+/// How often within a deadline it is noted that the wave is worked on: each is a write of status.
+const LOOKS: u32 = 8;
+
 /// Measures the time of the wave in work, and says so when it is over.
 pub fn watch(pass: &mut Pass<'_>) {
     let deadline = pass.intent.restart.progress_deadline_seconds;
@@ -16,11 +19,20 @@ pub fn watch(pass: &mut Pass<'_>) {
         return;
     };
     let waits = pass.waits.iter().any(|wait| is_no_work(wait.reason));
-    let mut progress =
-        pass.run.progress.take().unwrap_or(Progress { since: pass.now, paused_at: None, exceeded: false });
+    let fresh = Progress { since: pass.now, seen_at: pass.now, paused_at: None, exceeded: false };
+    let mut progress = pass.run.progress.take().unwrap_or_else(|| fresh.clone());
     if progress.exceeded && pass.retries_all() {
-        progress = Progress { since: pass.now, paused_at: None, exceeded: false };
+        progress = fresh;
         pass.event(false, "RetryAccepted", None, "the time of the wave counts anew");
+    }
+    let look = (deadline / LOOKS).max(1);
+    if after(progress.seen_at, look.saturating_mul(2)) < pass.now && progress.paused_at.is_none() {
+        // Nobody worked on it: the operator was away.
+        let away = pass.now.duration_since(progress.seen_at);
+        progress.since = progress.since.checked_add(away).unwrap_or(pass.now).min(pass.now);
+        progress.seen_at = pass.now;
+    } else if after(progress.seen_at, look) <= pass.now {
+        progress.seen_at = pass.now;
     }
     match (waits, progress.paused_at) {
         (true, None) => progress.paused_at = Some(pass.now),
@@ -38,7 +50,7 @@ pub fn watch(pass: &mut Pass<'_>) {
         return;
     }
     if !waits {
-        pass.wake_at(until);
+        pass.wake_at(until.min(after(progress.seen_at, look)));
     }
     pass.run.progress = Some(progress);
 }

@@ -122,7 +122,8 @@ fn restart(
         // A failed workload may have turned the run back.
         return pass.run.rollback.is_some();
     }
-    if !settled {
+    // Without an injector nobody knows who takes part in a patch upgrade.
+    if !settled || (pass.run.patch && !open) {
         return false;
     }
     let done = u32::try_from(front.members.len()).unwrap_or(u32::MAX);
@@ -192,7 +193,7 @@ pub fn soak(pass: &mut Pass<'_>) -> bool {
     let settled = settled(pass);
     // A pod that was made while the label was elsewhere is brought over before the next wave.
     let front = front_of(pass, &wave, &namespaces, !open || !settled);
-    if !batch::advance(pass, &front) || !settled {
+    if !batch::advance(pass, &front) || !settled || (pass.run.patch && !open) {
         return false;
     }
     next_wave(pass)
@@ -205,6 +206,11 @@ fn soaks_well(
     namespaces: &BTreeSet<NamespaceName>,
     until: jiff::Timestamp,
 ) -> Opinion {
+    if pass.run.gate.is_none() {
+        // The metrics were put into the spec while it soaks.
+        let before = pass.run.wave_began.unwrap_or(pass.now);
+        analysis::open(pass, analysis::of_wave(pass.intent, wave), before, Vec::new());
+    }
     let front = front_of(pass, wave, namespaces, true);
     let workloads = front.members.iter().map(|workload| workload.reference.clone()).collect();
     analysis::gate(pass, analysis::of_wave(pass.intent, wave), &wave.name, &workloads, Some(until))

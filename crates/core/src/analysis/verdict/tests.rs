@@ -3,6 +3,7 @@ use crate::analysis::{BaselineIntent, Decimal, OnNoData};
 use crate::ids::WorkloadKind;
 use crate::measure::{Problem, ProblemKind};
 
+#[expect(clippy::unnecessary_wraps, reason = "the fields that it fills are optional")]
 fn decimal(text: &str) -> Option<Decimal> {
     Some(Decimal::parse(text).unwrap())
 }
@@ -50,7 +51,7 @@ fn pair(workload: Option<&str>, value: f64, samples: f64) -> [Row; 2] {
 
 fn judged(metric: &MetricIntent, now: &Answer, before: Option<&Answer>) -> Judged {
     let workloads = [WorkloadRef::new(WorkloadKind::Deployment, "shop", "web")].into();
-    judge(metric, now, before, Measured { workloads: &workloads, expected_proxies: 4 })
+    judge(metric, now, before, Measured { workloads: &workloads, expected_proxies: 4, istiods: 1 })
 }
 
 fn verdict(metric: &MetricIntent, rows: &[Row]) -> Verdict {
