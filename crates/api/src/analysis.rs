@@ -254,6 +254,7 @@ fn check_metric(found: &mut Findings, path: &str, metric: &MetricSpec) {
             && metric.max.is_none()
             && metric.baseline.is_none()
             && !has_bound(metric.builtin),
+        metric.failure_limit >= metric.count,
     ];
     for (rule, _) in rules::METRIC.iter().zip(broken).filter(|(_, broken)| *broken) {
         let field = rule.field;
