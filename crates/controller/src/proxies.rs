@@ -27,7 +27,7 @@ impl ProxyCount {
 /// Counts again and again, until the process is to end. A count that fails leaves the last one.
 pub async fn run(context: Arc<Context>, every: Duration) {
     loop {
-        if context.leadership.may_write() && context.upgrades.len() > 0 {
+        if context.leadership.may_write() && !context.upgrades.is_empty() {
             match census::proxies(&context.clients).await {
                 Ok(count) => {
                     context.proxies.set(count);

@@ -158,7 +158,7 @@ fn refused_configuration_pauses_the_run_until_a_retry() {
         ];
         let spec = json!({"analysis": {"metrics": metrics}});
         let (mesh, telemetry) =
-            begin(s, ["gt-istiod-first", "gt-istiod-shop"], |web| web.rejects_configuration(), spec).await?;
+            begin(s, ["gt-istiod-first", "gt-istiod-shop"], Fault::rejects_configuration, spec).await?;
         let status = s.wait_blocked("mesh", "AnalysisFailed").await?;
         let rows: Vec<_> =
             status.analysis.iter().map(|sample| (sample.metric.as_str(), sample.verdict)).collect();
