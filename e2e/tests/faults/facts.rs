@@ -30,7 +30,7 @@ fn spec() -> Value {
         "targetRevision": TARGET,
         "waves": [
             {"name": "facts", "namespaces": [IMAGE, QUOTA, SECURE], "maxConcurrentWorkloads": 3},
-            {"name": "node", "namespaces": [NODE]},
+            {"name": "node", "namespaces": [NODE], "approval": "Required"},
         ],
         "restart": {"graceSeconds": 12},
         "completion": {"mode": "Keep"},
@@ -79,10 +79,14 @@ fn facts_are_shown_at_once_and_fail_a_workload_when_they_do_not_heal() {
         let status = s.status("mesh").await?;
         let healthy = status.condition("Healthy").context("no condition Healthy")?;
         ensure!(healthy.status == "False" && healthy.reason == "WorkloadFailed", "{healthy:?}");
+        mended(s).await?;
+        let status = s.wait_blocked("mesh", "ApprovalRequired").await?;
         for node in 1..=3 {
             kubectl(s, &format!("cordon node-{node}")).await?;
         }
-        mended(s).await?;
+        let approve = status.actions.iter().find(|offer| offer.action == "approve").context("no approve")?;
+        let annotations = json!({"meshupgrade.io/action": approve.value});
+        s.patch_upgrade("mesh", json!({"metadata": {"annotations": annotations}})).await?;
         let wait = blocked(s, NODE, "RolloutTroubled", "nodes are available").await;
         for node in 1..=3 {
             kubectl(s, &format!("uncordon node-{node}")).await?;
