@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use meshupgrade_core::analysis::verdict::Verdict;
+use meshupgrade_core::record::Sample;
 use meshupgrade_e2e::telemetry::Telemetry;
 use meshupgrade_e2e::{Mesh, SOURCE, Scenario, TARGET, Workload, scenario};
 use serde_json::{Value, json};
@@ -40,13 +41,16 @@ async fn nothing_passes(s: &Scenario) -> Result<()> {
         let name = format!("m{number}");
         let metrics = json!([metric(&name, &more)]);
         s.patch_upgrade("mesh", json!({"spec": {"analysis": {"metrics": metrics}}})).await?;
+        let what = format!("a measurement of {more} that says {words:?}");
         let status = s
-            .wait_status("mesh", &format!("a measurement of {more}"), |status| {
-                status.analysis.iter().any(|sample| sample.metric == name)
+            .wait_status("mesh", &what, |status| {
+                let found = |sample: &&Sample| sample.metric == name && sample.message.contains(words);
+                status.analysis.iter().any(|sample| found(&sample) && sample.verdict == verdict)
             })
             .await?;
-        let sample = status.analysis.iter().find(|sample| sample.metric == name).context("it was there")?;
-        ensure!(sample.verdict == verdict && sample.message.contains(words), "{more}: {sample:?}");
+        let passed =
+            status.analysis.iter().any(|sample| sample.metric == name && sample.verdict == Verdict::Passed);
+        ensure!(!passed, "{more} passed: {:?}", status.analysis);
         ensure!(status.run.as_ref().is_some_and(|run| run.gate.is_some()), "the gate of {more} is closed");
     }
     Ok(())

@@ -130,7 +130,10 @@ fn prove(pass: &mut Pass<'_>) -> bool {
     }
     let fallen = late_workloads(pass, &revisions.1);
     let mut plan = pass.plan.clone();
-    plan.waves = waves_back(pass).cloned().collect();
+    if pass.run.rollback.as_ref().is_some_and(|rollback| rollback.wave_only) {
+        // The waves before stay on the target.
+        plan.waves = waves_back(pass).cloned().collect();
+    }
     pass.checks = check::rollback_proof(&CheckInput {
         intent: pass.intent,
         source: &revisions.0,
