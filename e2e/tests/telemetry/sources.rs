@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use meshupgrade_core::analysis::verdict::Verdict;
 use meshupgrade_core::record::Sample;
 use meshupgrade_e2e::telemetry::Telemetry;
