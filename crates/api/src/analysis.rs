@@ -237,7 +237,7 @@ pub(crate) fn check(found: &mut Findings, path: &str, analysis: &AnalysisSpec) {
     for (index, metric) in metrics.iter().enumerate() {
         let path = format!("{path}.metrics[{index}]");
         if metrics.iter().take(index).any(|earlier| earlier.name == metric.name) {
-            found.add(format!("{path}.name"), "is listed twice");
+            found.add(&path, "is listed twice");
         }
         check_metric(found, &path, metric);
     }
@@ -417,6 +417,22 @@ mod tests {
     use meshupgrade_core::analysis::query::PLACEHOLDERS;
 
     use super::*;
+
+    /// The API server cannot compare numbers that may be text: only the command line and the operator say so.
+    #[test]
+    fn bounds_that_leave_nothing_between_them_are_refused() {
+        let spec = |min: &str, max: i32| -> AnalysisSpec {
+            let metric = serde_json::json!({"name": "a", "builtin": "SuccessRate", "min": min, "max": max});
+            serde_json::from_value(serde_json::json!({"metrics": [metric]})).unwrap()
+        };
+        let found = |spec: &AnalysisSpec| {
+            let mut findings = Findings::default();
+            check(&mut findings, "spec.analysis", spec);
+            findings.fields().into_iter().map(ToOwned::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&spec("99.5", 99)), ["spec.analysis.metrics[0].min"]);
+        assert!(found(&spec("99.5", 100)).is_empty());
+    }
 
     #[test]
     fn every_placeholder_is_known_to_the_rule_and_named_in_its_message() {

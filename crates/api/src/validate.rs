@@ -20,6 +20,12 @@ impl Findings {
         self.0.push(FieldError::new(field, message));
     }
 
+    /// The fields that something is wrong with.
+    #[cfg(test)]
+    pub(crate) fn fields(&self) -> Vec<&str> {
+        self.0.iter().map(|error| error.field.as_str()).collect()
+    }
+
     pub(crate) fn name(&mut self, field: impl Into<String>, value: &str) {
         if value.is_empty() {
             self.add(field, "must not be empty");
