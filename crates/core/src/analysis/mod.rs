@@ -189,6 +189,30 @@ impl fmt::Display for Change {
     }
 }
 
+/// A metric for tests, with the measure that each of them is about.
+#[cfg(test)]
+pub(crate) fn metric(measure: Measure) -> MetricIntent {
+    MetricIntent {
+        name: "m".into(),
+        source: "default".into(),
+        measure,
+        min: None,
+        max: None,
+        baseline: None,
+        window_seconds: 120,
+        interval_seconds: 60,
+        count: 1,
+        failure_limit: 0,
+        error_limit: 4,
+        inconclusive_limit: 4,
+        no_data_limit: 4,
+        min_samples: 100,
+        max_age_seconds: 60,
+        on_no_data: OnNoData::Pause,
+        dry_run: false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,22 +22,14 @@ const BEGAN: &str = "1970-01-01T00:00:00Z";
 fn metric() -> MetricIntent {
     MetricIntent {
         name: "errors".into(),
-        source: "default".into(),
-        measure: Measure::Promql { query: "errors".into(), samples: None },
-        min: None,
         max: Some(Decimal::whole(1)),
-        baseline: None,
         window_seconds: 60,
         interval_seconds: 30,
-        count: 1,
-        failure_limit: 0,
         error_limit: 1,
         inconclusive_limit: 1,
         no_data_limit: 1,
         min_samples: 0,
-        max_age_seconds: 60,
-        on_no_data: OnNoData::Pause,
-        dry_run: false,
+        ..crate::analysis::metric(Measure::Promql { query: "errors".into(), samples: None })
     }
 }
 

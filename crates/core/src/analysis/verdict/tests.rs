@@ -1,5 +1,5 @@
 use super::*;
-use crate::analysis::{BaselineIntent, Decimal, OnNoData};
+use crate::analysis::{BaselineIntent, Decimal};
 use crate::ids::WorkloadKind;
 use crate::measure::{Problem, ProblemKind};
 
@@ -9,25 +9,7 @@ fn decimal(text: &str) -> Option<Decimal> {
 }
 
 fn metric(measure: Measure) -> MetricIntent {
-    MetricIntent {
-        name: "m".into(),
-        source: "default".into(),
-        measure,
-        min: decimal("99"),
-        max: None,
-        baseline: None,
-        window_seconds: 120,
-        interval_seconds: 60,
-        count: 1,
-        failure_limit: 0,
-        error_limit: 4,
-        inconclusive_limit: 4,
-        no_data_limit: 4,
-        min_samples: 100,
-        max_age_seconds: 60,
-        on_no_data: OnNoData::Pause,
-        dry_run: false,
-    }
+    MetricIntent { min: decimal("99"), ..crate::analysis::metric(measure) }
 }
 
 fn success_rate() -> MetricIntent {
