@@ -133,10 +133,9 @@ fn builtin_parts(builtin: Builtin, metric: &MetricIntent, subject: Subject<'_>) 
         Builtin::LatencyP99 => traffic.both(Traffic::latency, "istio_request_duration_milliseconds_count"),
         Builtin::XdsRejects => {
             let rejects = format!("pilot_total_xds_rejects{{{istiod}}}");
-            // The series is born with the first refusal, which increase() alone would not see.
-            let since = format!(
-                "sum((increase({rejects}[{window}]) and {rejects} offset {window}) or ({rejects} unless {rejects} offset {window}))"
-            );
+            // Against the last sample from before the restarts, however rare scrapes are: increase() begins with the first one
+            // after, which has the first refusals in it. A series that is born meanwhile, or begins anew, counts as a whole.
+            let since = format!("sum({rejects} - {rejects} offset {window} >= 0 or {rejects})");
             (format!("{since} or 0 * sum({alive})"), format!("count({alive})"))
         }
         Builtin::ConnectedProxies => {
@@ -331,7 +330,7 @@ mod tests {
         assert!(found.contains("sum by (reporter) ("), "{found}");
         let found = asked(Measure::Builtin(Builtin::XdsRejects), &["web"]);
         assert!(found.contains("pilot_info{$(istiod:asm-1-28)}"), "{found}");
-        assert!(found.contains("[300s]"), "from the beginning of the restarts: {found}");
+        assert!(found.contains("offset 300s"), "from the beginning of the restarts: {found}");
         let found = asked(Measure::Builtin(Builtin::ProxyRestarts), &["web", "api"]);
         assert!(found.contains(r#"pod=~"api-[a-z0-9]+-[a-z0-9]{5}|web-[a-z0-9]+-[a-z0-9]{5}""#), "{found}");
     }

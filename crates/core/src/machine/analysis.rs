@@ -214,8 +214,7 @@ fn measure(
         return pass.wake_at(at);
     }
     let (source, target) = pass.revisions();
-    let began_ago = at.duration_since(gate.counted_from).as_secs().clamp(0, MAX_COUNTED_SECONDS);
-    let began_ago = u32::try_from(began_ago).unwrap_or_default();
+    let began_ago = whole_seconds(at.duration_since(gate.counted_from));
     let query = Query {
         source: metric.source.clone(),
         promql: promql(metric, Subject { workloads, source: &source, target: &target, began_ago }),
@@ -242,6 +241,13 @@ fn measure(
     let judged = judge(metric, now, before, measured);
     pass.needs.queries.remove(&query);
     take(pass, metric, gate, Taken { wave, at, query: &query.promql, judged });
+}
+
+/// Rounded up: what happens in the first second must be counted.
+fn whole_seconds(time: SignedDuration) -> u32 {
+    let begun = i64::from(time.subsec_nanos() > 0);
+    let seconds = time.as_secs().saturating_add(begun).clamp(0, MAX_COUNTED_SECONDS);
+    u32::try_from(seconds).unwrap_or_default()
 }
 
 /// A measurement that was taken.
@@ -337,4 +343,18 @@ fn expected_proxies(pass: &Pass<'_>) -> Option<u32> {
     };
     let pods = here.iter().filter_map(|namespace| snapshot.pods.get(namespace)).flatten();
     Some(earlier.saturating_add(u32::try_from(pods.filter(on_target).count()).unwrap_or(u32::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Refusals come within the first second after a restart: a window that begins a moment later never has them.
+    #[test]
+    fn what_is_counted_is_counted_from_the_very_beginning() {
+        assert_eq!(whole_seconds(SignedDuration::from_millis(5_767)), 6);
+        assert_eq!(whole_seconds(SignedDuration::from_secs(5)), 5);
+        assert_eq!(whole_seconds(SignedDuration::from_secs(-5)), 0);
+        assert_eq!(whole_seconds(SignedDuration::from_hours(1000)), 86_400);
+    }
 }
