@@ -20,6 +20,7 @@ pub struct App {
     annotations: BTreeMap<String, String>,
     spec: Value,
     container: (String, String),
+    host_network: bool,
     min_available: Option<usize>,
 }
 
@@ -55,6 +56,7 @@ impl App {
             annotations: BTreeMap::new(),
             spec,
             container: ("app".into(), "app:1".into()),
+            host_network: false,
             min_available: None,
         }
     }
@@ -100,6 +102,13 @@ impl App {
         self
     }
 
+    /// In the network of its node, where nothing is injected.
+    #[must_use]
+    pub fn host_network(mut self) -> Self {
+        self.host_network = true;
+        self
+    }
+
     /// With a pod disruption budget.
     #[must_use]
     pub fn min_available(mut self, pods: usize) -> Self {
@@ -128,6 +137,9 @@ impl App {
             "metadata": {"labels": labels},
             "spec": {"containers": [{"name": container, "image": image}]},
         });
+        if self.host_network {
+            spec["template"]["spec"]["hostNetwork"] = json!(true);
+        }
         if !self.annotations.is_empty() {
             spec["template"]["metadata"]["annotations"] = json!(self.annotations);
         }

@@ -114,5 +114,6 @@ fn of(about: Option<&About>) -> String {
         None => String::new(),
         Some(About::Namespace(name)) => format!(" (namespace {name})"),
         Some(About::Workload(workload)) => format!(" ({workload})"),
+        Some(About::Gateway(gateway)) => format!(" ({gateway})"),
     }
 }

@@ -338,6 +338,7 @@ impl Operator {
             control_planes: planes.planes.as_ref().clone(),
             namespaces,
             workloads,
+            gateways: BTreeMap::new(),
             pods: self
                 .synced
                 .iter()
@@ -384,6 +385,7 @@ impl Operator {
         let answer = match effect {
             Effect::Relabel(relabel) => around.world.relabel(relabel, seen).map(|()| 0),
             Effect::Restart(restart) => around.world.restart(restart, seen),
+            Effect::Gateway(_) => Err(crate::world::api::Refusal::NotFound),
         };
         match (answer, fault) {
             (Ok(_), Some(_)) => self.fail(around.world, fault, effect.because()),
@@ -413,6 +415,8 @@ impl Operator {
                     self.answers.workloads.insert(restart.workload.clone(), answer);
                 }
             }
+            // These worlds have no Gateways.
+            Effect::Gateway(_) => {}
         }
     }
 
@@ -464,6 +468,7 @@ fn identity(effect: &Effect) -> (About, String) {
     match effect {
         Effect::Relabel(relabel) => (About::Namespace(relabel.namespace.clone()), relabel.stamp.clone()),
         Effect::Restart(restart) => (About::Workload(restart.workload.clone()), restart.stamp.clone()),
+        Effect::Gateway(label) => (About::Gateway(label.gateway.clone()), label.stamp.clone()),
     }
 }
 

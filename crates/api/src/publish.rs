@@ -108,6 +108,9 @@ impl From<&Wait> for Blocked {
                 Some(workload.namespace.to_string()),
                 Some(workload.name.clone()),
             ),
+            Some(About::Gateway(gateway)) => {
+                (Some("Gateway"), Some(gateway.namespace.to_string()), Some(gateway.name.clone()))
+            }
         };
         Self {
             reason: wait.reason.to_string(),

@@ -6,7 +6,7 @@ use futures::StreamExt;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use meshupgrade_core::decision::About;
-use meshupgrade_core::effect::{Effect, PreviousEdit, Relabel, Restart};
+use meshupgrade_core::effect::{Effect, GatewayLabel, PreviousEdit, Relabel, Restart};
 use meshupgrade_core::ids::{Revision, WorkloadKind};
 use meshupgrade_core::intent::Intent;
 use meshupgrade_core::labels;
@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::client::CallError;
 use crate::context::Context;
 use crate::memory::Write;
+use crate::observe::gateway::RawGateway;
 use crate::observe::namespace::RawNamespace;
 use crate::observe::workload::{RawDaemonSet, RawDeployment, RawRollout, RawStatefulSet};
 use crate::observe::{Observed, StoreOf};
@@ -133,6 +134,7 @@ async fn send(context: &Context, intent: &Intent, effect: &Effect) -> Outcome {
     let outcome = match effect {
         Effect::Relabel(relabel) => send_relabel(context, relabel).await,
         Effect::Restart(restart) => send_restart(context, intent, restart).await,
+        Effect::Gateway(label) => send_gateway(context, label).await,
     };
     match outcome {
         Ok(()) => Outcome::Applied,
@@ -147,18 +149,33 @@ async fn send(context: &Context, intent: &Intent, effect: &Effect) -> Outcome {
 
 async fn send_relabel(context: &Context, relabel: &Relabel) -> Result<(), CallError> {
     let api: Api<RawNamespace> = Api::all(context.clients.calls());
+    let name = relabel.namespace.as_str();
+    merge(context, &api, &context.stores.namespaces, name, relabel_body(relabel)).await
+}
+
+async fn send_gateway(context: &Context, label: &GatewayLabel) -> Result<(), CallError> {
+    let api: Api<RawGateway> = Api::namespaced(context.clients.calls(), label.gateway.namespace.as_str());
+    merge(context, &api, &context.stores.gateways, &label.gateway.name, gateway_body(label)).await
+}
+
+/// One merge patch that carries the resource version that the decision saw.
+async fn merge<S: Observed>(
+    context: &Context,
+    api: &Api<S>,
+    store: &StoreOf<S>,
+    name: &str,
+    body: Value,
+) -> Result<(), CallError> {
     let parameters =
         PatchParams { field_manager: Some(labels::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    let body = Patch::Merge(relabel_body(relabel));
-    let name = relabel.namespace.as_str();
-    let answer = context.clients.call(api.patch(name, &parameters, &body)).await;
+    let answer = context.clients.call(api.patch(name, &parameters, &Patch::Merge(body))).await;
     if let Err(CallError::Conflict(_)) = &answer {
         // The watch is behind: without this look the next try would fail in the same way.
         if let Ok(current) = context.clients.call(api.get(name)).await {
-            remember(&context.stores.namespaces, current);
+            remember(store, current);
         }
     }
-    remember(&context.stores.namespaces, answer?);
+    remember(store, answer?);
     Ok(())
 }
 
@@ -203,9 +220,33 @@ fn remember<S: Observed>(store: &StoreOf<S>, answer: S) {
 
 /// One merge patch: labels, memory and stamp change together or not at all.
 fn relabel_body(relabel: &Relabel) -> Value {
+    json!({
+        "metadata": {
+            "resourceVersion": relabel.resource_version,
+            "labels": {
+                labels::REVISION: relabel.revision.as_ref().map(Revision::as_str),
+                labels::INJECTION: relabel.injection,
+            },
+            "annotations": memory_and_stamp(&relabel.previous, &relabel.stamp),
+        }
+    })
+}
+
+/// The same for a Gateway, which has one label that matters.
+fn gateway_body(label: &GatewayLabel) -> Value {
+    json!({
+        "metadata": {
+            "resourceVersion": label.resource_version,
+            "labels": {labels::REVISION: label.revision.as_ref().map(Revision::as_str)},
+            "annotations": memory_and_stamp(&label.previous, &label.stamp),
+        }
+    })
+}
+
+fn memory_and_stamp(previous: &PreviousEdit, stamp: &str) -> Map<String, Value> {
     let mut annotations = Map::new();
-    annotations.insert(labels::RELABELLED_BY.to_owned(), json!(relabel.stamp));
-    match &relabel.previous {
+    annotations.insert(labels::RELABELLED_BY.to_owned(), json!(stamp));
+    match previous {
         PreviousEdit::Leave => {}
         PreviousEdit::Remove => {
             annotations.insert(labels::PREVIOUS_LABELS.to_owned(), Value::Null);
@@ -216,16 +257,7 @@ fn relabel_body(relabel: &Relabel) -> Value {
             annotations.insert(labels::PREVIOUS_LABELS.to_owned(), json!(text));
         }
     }
-    json!({
-        "metadata": {
-            "resourceVersion": relabel.resource_version,
-            "labels": {
-                labels::REVISION: relabel.revision.as_ref().map(Revision::as_str),
-                labels::INJECTION: relabel.injection,
-            },
-            "annotations": annotations,
-        }
-    })
+    annotations
 }
 
 /// One field of ours and nothing else: an annotation of the pod template, or the time of a Rollout of Argo Rollouts, whose
@@ -256,6 +288,7 @@ fn kind(effect: &Effect) -> &'static str {
     match effect {
         Effect::Relabel(_) => "relabel",
         Effect::Restart(_) => "restart",
+        Effect::Gateway(_) => "gateway",
     }
 }
 
@@ -264,6 +297,7 @@ fn identity(effect: &Effect) -> Write {
     let stamp = match effect {
         Effect::Relabel(relabel) => &relabel.stamp,
         Effect::Restart(restart) => &restart.stamp,
+        Effect::Gateway(label) => &label.stamp,
     };
     (about(effect), stamp.clone())
 }
@@ -272,6 +306,7 @@ fn about(effect: &Effect) -> About {
     match effect {
         Effect::Relabel(relabel) => About::Namespace(relabel.namespace.clone()),
         Effect::Restart(restart) => About::Workload(restart.workload.clone()),
+        Effect::Gateway(label) => About::Gateway(label.gateway.clone()),
     }
 }
 
@@ -279,6 +314,7 @@ fn log(intent: &Intent, effect: &Effect, outcome: &Outcome) {
     let target = match effect {
         Effect::Relabel(relabel) => format!("Namespace {}", relabel.namespace),
         Effect::Restart(restart) => restart.workload.to_string(),
+        Effect::Gateway(label) => label.gateway.to_string(),
     };
     let (upgrade, effect, because) = (&intent.name, kind(effect), effect.because());
     match outcome {
@@ -299,7 +335,7 @@ fn log(intent: &Intent, effect: &Effect, outcome: &Outcome) {
 
 #[cfg(test)]
 mod tests {
-    use meshupgrade_core::ids::WorkloadRef;
+    use meshupgrade_core::ids::{GatewayRef, WorkloadRef};
     use meshupgrade_core::observed::PreviousLabels;
 
     use super::*;
@@ -358,6 +394,27 @@ mod tests {
         let labels = &body["metadata"]["labels"];
         assert_eq!(labels["istio.io/rev"], Value::Null);
         assert_eq!(labels["istio-injection"], "enabled");
+    }
+
+    #[test]
+    fn a_gateway_gets_one_label_with_its_precondition() {
+        let body = gateway_body(&GatewayLabel {
+            gateway: GatewayRef { namespace: "shop".into(), name: "edge".into() },
+            resource_version: "7".into(),
+            revision: None,
+            previous: PreviousEdit::Remove,
+            stamp: "u.1.back.1".into(),
+            workload: None,
+            because: "the run lets go of it".into(),
+        });
+        assert_eq!(
+            body,
+            json!({"metadata": {
+                "resourceVersion": "7",
+                "labels": {"istio.io/rev": null},
+                "annotations": {"meshupgrade.io/relabelled-by": "u.1.back.1", "meshupgrade.io/previous-labels": null},
+            }})
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::memory;
 use crate::metrics::Pass;
 use crate::observe::budget::RawBudget;
+use crate::observe::gateway::RawGateway;
 use crate::observe::namespace::RawNamespace;
 use crate::observe::webhook::RawMutating;
 use crate::observe::workload::{RawDaemonSet, RawDeployment, RawRollout, RawStatefulSet};
@@ -41,9 +42,8 @@ pub fn start_watches(context: &Arc<Context>, writer: Writer<Guarded>) -> JoinSet
     start::<RawDaemonSet>(&mut tasks, context, &stores.daemon_sets);
     start::<RawMutating>(&mut tasks, context, &stores.webhooks);
     start::<RawBudget>(&mut tasks, context, &stores.budgets);
-    let rollouts: Api<RawRollout> = Api::all(context.clients.watches());
-    let (poke, health) = (context.poke.clone(), context.health.clone());
-    tasks.spawn(watch::optional::run(rollouts, Arc::clone(&stores.rollouts), poke, health));
+    start_optional::<RawRollout>(&mut tasks, context, &stores.rollouts);
+    start_optional::<RawGateway>(&mut tasks, context, &stores.gateways);
     tasks.spawn(watch::upgrades::run(Arc::clone(context), writer));
     tasks
 }
@@ -52,6 +52,12 @@ fn start<S: Observed>(tasks: &mut JoinSet<()>, context: &Context, store: &Arc<St
     let api: Api<S> = Api::all(context.clients.watches());
     let (store, poke, health) = (Arc::clone(store), context.poke.clone(), context.health.clone());
     tasks.spawn(watch::run(api, store, |_| true, poke, health));
+}
+
+fn start_optional<S: Observed>(tasks: &mut JoinSet<()>, context: &Context, store: &Arc<StoreOf<S>>) {
+    let api: Api<S> = Api::all(context.clients.watches());
+    let (store, poke, health) = (Arc::clone(store), context.poke.clone(), context.health.clone());
+    tasks.spawn(watch::optional::run(api, store, poke, health));
 }
 
 /// Runs passes until the process is to end; those in work are ended first.

@@ -184,6 +184,13 @@ fn reference(about: &About) -> ObjectReference {
             name: Some(workload.name.clone()),
             ..ObjectReference::default()
         },
+        About::Gateway(gateway) => ObjectReference {
+            api_version: Some("gateway.networking.k8s.io/v1".to_owned()),
+            kind: Some("Gateway".to_owned()),
+            namespace: Some(gateway.namespace.to_string()),
+            name: Some(gateway.name.clone()),
+            ..ObjectReference::default()
+        },
     }
 }
 

@@ -162,6 +162,8 @@ mod failure_tests;
 #[cfg(test)]
 mod forward_tests;
 #[cfg(test)]
+mod gateway_tests;
+#[cfg(test)]
 mod patch_tests;
 #[cfg(test)]
 mod people_tests;

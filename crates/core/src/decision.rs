@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::conditions::Conditions;
 use crate::effect::Effect;
-use crate::ids::{NamespaceName, Revision, WorkloadRef};
+use crate::ids::{GatewayRef, NamespaceName, Revision, WorkloadRef};
 use crate::intent::Verb;
 use crate::machine::phase::Phase;
 use crate::measure::Query;
@@ -161,4 +161,6 @@ pub enum About {
     Namespace(NamespaceName),
     /// A workload.
     Workload(WorkloadRef),
+    /// A Gateway of the Gateway API.
+    Gateway(GatewayRef),
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::ids::{NamespaceName, Revision, Uid, WorkloadRef};
+use crate::ids::{GatewayRef, NamespaceName, Revision, Uid, WorkloadRef};
 use crate::observed::PreviousLabels;
 
 /// A write. Each is safe to repeat and carries its precondition and its reason.
@@ -14,6 +14,27 @@ pub enum Effect {
     /// manager that applied an empty `annotations: {}` owns the path; no value of anybody is overwritten. For a Rollout of
     /// Argo Rollouts, of `spec.restartAt` and nothing else: forced, because who restarted it last owns it.
     Restart(Restart),
+    /// One JSON merge patch on a Gateway of the Gateway API, with our field manager: pins it to a revision, or moves it.
+    Gateway(GatewayLabel),
+}
+
+/// Sets the label that decides which istiod renders a Gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayLabel {
+    /// Which Gateway.
+    pub gateway: GatewayRef,
+    /// Precondition: its resource version.
+    pub resource_version: String,
+    /// New value of `istio.io/rev`; `None` removes the label.
+    pub revision: Option<Revision>,
+    /// What to do with the annotation that remembers the previous value.
+    pub previous: PreviousEdit,
+    /// Value of [`crate::labels::RELABELLED_BY`].
+    pub stamp: String,
+    /// The Deployment in the stored batch that the move is for; none when it is no move.
+    pub workload: Option<WorkloadRef>,
+    /// Why.
+    pub because: String,
 }
 
 /// Sets the labels that decide injection on a namespace.
@@ -67,6 +88,7 @@ impl Effect {
         match self {
             Self::Relabel(relabel) => &relabel.because,
             Self::Restart(restart) => &restart.because,
+            Self::Gateway(label) => &label.because,
         }
     }
 }

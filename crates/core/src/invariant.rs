@@ -121,6 +121,7 @@ fn effects_stay_in_the_plan(
         let (namespace, stamp) = match effect {
             Effect::Relabel(relabel) => (&relabel.namespace, &relabel.stamp),
             Effect::Restart(restart) => (&restart.workload.namespace, &restart.stamp),
+            Effect::Gateway(label) => (&label.gateway.namespace, &label.stamp),
         };
         if run.started_at.is_none() || run.phase.is_over() || !planned.contains(namespace) {
             found.push(format!("I13: a write to {namespace}, which is not part of the stored plan"));
@@ -140,6 +141,17 @@ fn effects_stay_in_the_plan(
                 }
                 if run.rollback.is_none() && to != Some(&run.target) {
                     found.push(format!("I7: {namespace} would get a label that is not the target's"));
+                }
+            }
+            Effect::Gateway(label) => {
+                let gateway = &label.gateway;
+                let seen = snapshot.gateways.get(gateway).and_then(|seen| seen.relabelled_by.as_ref());
+                if seen == Some(&label.stamp) {
+                    found.push(format!("I15: {gateway} would be relabelled twice"));
+                }
+                let mut open = run.batch.iter().flat_map(|batch| &batch.entries);
+                if label.workload.as_ref().is_some_and(|moved| open.all(|entry| entry.workload != *moved)) {
+                    found.push(format!("I3: the Deployment of {gateway} is not in the stored batch"));
                 }
             }
             Effect::Restart(restart) => {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::budget::{self, budget_verdict};
 use crate::census::is_gateway_api;
 use crate::gate;
+use crate::gateways;
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
 use crate::injection::{Injection, NoInjection, injection, namespace_injection, relabelled};
 use crate::intent::Intent;
@@ -225,6 +226,9 @@ pub enum Group {
 
 /// Whether a workload's pods get a sidecar from one of the two revisions when its namespace says so.
 pub fn takes_part(snapshot: &Snapshot, pair: Pair<'_>, namespace: &Namespace, workload: &Workload) -> bool {
+    if let Some(gateway) = gateways::of_workload(snapshot, workload) {
+        return gateways::takes_part(snapshot, pair, gateway);
+    }
     [pair.source, pair.target].into_iter().any(|revision| {
         let labels = relabelled(&namespace.labels, revision);
         matches!(
@@ -241,7 +245,10 @@ pub fn group(snapshot: &Snapshot, workload: &Workload) -> Group {
         .annotations
         .get(labels::INJECT_TEMPLATES)
         .is_some_and(|templates| templates.split(',').any(|template| template.trim() == "gateway"));
-    if gateway || snapshot.operator.as_ref() == Some(&workload.reference) {
+    if gateway
+        || is_gateway_api(&workload.template.labels)
+        || snapshot.operator.as_ref() == Some(&workload.reference)
+    {
         Group::Last
     } else {
         Group::Application
@@ -255,6 +262,11 @@ pub fn unrestartable(intent: &Intent, snapshot: &Snapshot, workload: &Workload) 
         Some(Unrestartable { workload: reference.clone(), reason, message })
     };
     let restart_by_hand = reference.restart_command();
+    if gateways::of_workload(snapshot, workload).is_some() {
+        // Its istiod rolls it, by whatever strategy, and makes its template anew.
+        return budget_never(intent, snapshot, workload)
+            .and_then(|message| because("BudgetNeverMet", message));
+    }
     if is_gateway_api(&workload.template.labels) {
         return because(
             "GatewayApiManaged",
@@ -348,14 +360,28 @@ pub fn members<'a>(
     namespaces: &BTreeSet<NamespaceName>,
     wanted: Group,
 ) -> Vec<&'a Workload> {
+    // The wave of gateways may have namespaces for the sake of their Gateways only.
+    let homes: BTreeSet<&NamespaceName> = match wanted {
+        Group::Application => BTreeSet::new(),
+        Group::Last => namespaces.iter().filter(|name| !is_in_scope(intent, snapshot, pair, name)).collect(),
+    };
+    let is_only_home = |workload: &Workload| {
+        homes.contains(&workload.reference.namespace) && gateways::of_workload(snapshot, workload).is_none()
+    };
     workloads_in(snapshot, namespaces)
         .filter(|(namespace, workload)| {
             group(snapshot, workload) == wanted
+                && !is_only_home(workload)
                 && takes_part(snapshot, pair, namespace, workload)
                 && unrestartable(intent, snapshot, workload).is_none()
         })
         .map(|(_, workload)| workload)
         .collect()
+}
+
+fn is_in_scope(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>, name: &NamespaceName) -> bool {
+    let namespace = snapshot.namespaces.get(name);
+    namespace.is_some_and(|namespace| standing(intent, snapshot, pair, namespace) == Standing::InScope)
 }
 
 /// All workloads of some namespaces, each with its namespace.

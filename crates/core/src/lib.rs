@@ -12,6 +12,7 @@ pub mod conditions;
 pub mod decision;
 pub mod effect;
 pub mod gate;
+pub mod gateways;
 pub mod ids;
 pub mod injection;
 pub mod intent;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::census::Census;
 use crate::decision::About;
-use crate::ids::{NamespaceName, Revision, Uid, WorkloadRef};
+use crate::ids::{GatewayRef, NamespaceName, Revision, Uid, WorkloadRef};
 use crate::measure::{Answer, Query};
 use crate::selector::LabelSelector;
 
@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub namespaces: BTreeMap<NamespaceName, Arc<Namespace>>,
     /// All workloads of the kinds that can be restarted.
     pub workloads: BTreeMap<WorkloadRef, Arc<Workload>>,
+    /// All Gateways of the Gateway API; empty where the cluster does not know the kind.
+    pub gateways: BTreeMap<GatewayRef, Arc<Gateway>>,
     /// Pods of the namespaces that [`crate::decision::Needs`] named and whose watch is in sync.
     /// A namespace that is missing here is unknown, not empty.
     pub pods: BTreeMap<NamespaceName, Vec<Arc<Pod>>>,
@@ -147,6 +149,27 @@ impl Namespace {
         let owners = self.managers.iter().filter(|entry| entry.owns_revision || entry.owns_injection);
         owners.filter_map(|entry| entry.wrote_at).max()
     }
+}
+
+/// A Gateway of the Gateway API.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gateway {
+    /// Which one.
+    pub reference: GatewayRef,
+    /// Its uid.
+    pub uid: Uid,
+    /// Its resource version: the precondition of relabelling.
+    pub resource_version: String,
+    /// Whether istiod renders proxies for it, as opposed to a waypoint or a class of another controller.
+    pub managed: bool,
+    /// Its own label `istio.io/rev`.
+    pub revision: Option<String>,
+    /// The value before the first relabelling (annotation [`crate::labels::PREVIOUS_LABELS`]).
+    pub previous: Option<PreviousLabels>,
+    /// The stamp of the last relabelling (annotation [`crate::labels::RELABELLED_BY`]).
+    pub relabelled_by: Option<String>,
+    /// Whether it is being deleted.
+    pub terminating: bool,
 }
 
 /// An entry of a namespace's `managedFields`, without those of a subresource.

@@ -4,21 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
-use crate::census::is_gateway_api;
-use crate::ids::NamespaceName;
+use crate::census::{UnmanagedPod, is_gateway_api};
+use crate::gateways;
+use crate::ids::{NamespaceName, WorkloadKind, WorkloadRef};
 use crate::injection::{Injection, injection};
 use crate::intent::{Intent, WaveSelect};
 use crate::inventory::{
-    Group, Pair, Standing, manual_proxy, members, standing, takes_part, unrestartable, workloads_in,
+    Group, Pair, Standing, is_system, manual_proxy, members, standing, takes_part, unrestartable,
+    workloads_in,
 };
 use crate::labels;
-use crate::observed::{Namespace, Snapshot};
+use crate::observed::{Gateway, Namespace, Snapshot};
 use crate::plan::{LeftNamespace, MAX_EXCEPTIONS, NotRestarted, Plan, PlannedWave, Unrestartable, WaveKind};
 use crate::record::{MAX_BATCH, Run};
 
 /// Name of the wave that takes what appears after the plan was frozen.
 pub const STRAGGLERS: &str = "stragglers";
-/// Name of the wave of injected gateways.
+/// Name of the wave of gateways.
 pub const GATEWAYS: &str = "gateways";
 
 /// The plan, and what it rests on.
@@ -49,7 +51,8 @@ pub fn make(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>) -> Planning {
     }
     let all: BTreeSet<NamespaceName> =
         waves.iter().flat_map(|wave| wave.namespaces.iter().cloned()).collect();
-    waves.extend(gateways(intent, snapshot, pair, &all));
+    let homes = gateway_homes(intent, snapshot, pair).union(&all).cloned().collect();
+    waves.extend(gateways_wave(intent, snapshot, pair, &homes));
     let unrestartable = unrestartable_in(intent, snapshot, pair, &all);
     let mut not_restarted = not_restarted(snapshot, pair, &all, &unrestartable);
     let plan = Plan {
@@ -97,7 +100,8 @@ pub fn stragglers(
     pair: Pair<'_>,
     plan: &Plan,
 ) -> BTreeSet<NamespaceName> {
-    let planned: BTreeSet<&NamespaceName> = plan.waves.iter().flat_map(|wave| &wave.namespaces).collect();
+    let moved = plan.waves.iter().filter(|wave| wave.kind != WaveKind::Gateways);
+    let planned: BTreeSet<&NamespaceName> = moved.flat_map(|wave| &wave.namespaces).collect();
     let (scope, _) = scope(intent, snapshot, pair);
     scope.into_iter().map(|namespace| namespace.name.clone()).filter(|name| !planned.contains(name)).collect()
 }
@@ -123,8 +127,18 @@ pub fn stragglers_wave(
     }
 }
 
-/// The wave of injected gateways (and the operator itself) of some namespaces, if there are any.
-pub fn gateways(
+/// Namespaces of Gateways whose own label names the source: they need not be in scope themselves.
+fn gateway_homes(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>) -> BTreeSet<NamespaceName> {
+    let named = |gateway: &&Gateway| gateway.revision.as_deref() == Some(pair.source.as_str());
+    let moved = |gateway: &&Gateway| gateways::takes_part(snapshot, pair, gateway);
+    let all = snapshot.gateways.values().map(AsRef::as_ref).filter(named).filter(moved);
+    let homes = all.map(|gateway| &gateway.reference.namespace).filter(|name| !is_system(intent, name));
+    homes.cloned().collect()
+}
+
+/// The wave of gateways (and the operator itself) of some namespaces, if there are any: injected ones, and those of the Gateway
+/// API.
+pub fn gateways_wave(
     intent: &Intent,
     snapshot: &Snapshot,
     pair: Pair<'_>,
@@ -288,7 +302,8 @@ fn unmanaged(snapshot: &Snapshot, pair: Pair<'_>, namespaces: &BTreeSet<Namespac
         return Vec::new();
     };
     let mut found: BTreeMap<(NamespaceName, String, String), NotRestarted> = BTreeMap::new();
-    for pod in census.unmanaged.iter().filter(|pod| pod.revision == *pair.source) {
+    let of_the_run = |pod: &&UnmanagedPod| pod.revision == *pair.source && !moves(snapshot, pair, pod);
+    for pod in census.unmanaged.iter().filter(of_the_run) {
         let (kind, name) = pod.owner.clone().unwrap_or_else(|| ("Pod".into(), pod.name.clone()));
         let (reason, message) = match (pod.gateway_api, kind.as_str()) {
             (true, _) => (
@@ -328,6 +343,18 @@ fn unmanaged(snapshot: &Snapshot, pair: Pair<'_>, namespaces: &BTreeSet<Namespac
         });
     }
     found.into_values().collect()
+}
+
+/// Whether a proxy belongs to a Gateway that the run moves.
+fn moves(snapshot: &Snapshot, pair: Pair<'_>, pod: &UnmanagedPod) -> bool {
+    let Some((_, name)) = pod.owner.as_ref().filter(|(kind, _)| pod.gateway_api && kind == "Deployment")
+    else {
+        return false;
+    };
+    let reference = WorkloadRef::new(WorkloadKind::Deployment, pod.namespace.clone(), name);
+    let workload = snapshot.workloads.get(&reference);
+    let gateway = workload.and_then(|workload| gateways::of_workload(snapshot, workload));
+    gateway.is_some_and(|gateway| gateways::takes_part(snapshot, pair, gateway))
 }
 
 fn concurrency(wanted: u32) -> u32 {

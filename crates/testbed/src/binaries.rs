@@ -88,6 +88,13 @@ const ROLLOUTS_CRDS: [&str; 5] = [
     "manifests/crds/experiment-crd.yaml",
 ];
 
+const GATEWAY_API: &str = "sigs.k8s.io/gateway-api";
+/// The CRDs of the Gateway API that a Gateway needs.
+const GATEWAY_API_CRDS: [&str; 2] = [
+    "config/crd/standard/gateway.networking.k8s.io_gatewayclasses.yaml",
+    "config/crd/standard/gateway.networking.k8s.io_gateways.yaml",
+];
+
 /// The built programs and the files that come with their modules.
 #[derive(Debug, Clone)]
 pub struct Binaries {
@@ -154,6 +161,13 @@ impl Binaries {
     /// The CRDs of Argo Rollouts, for tests that run its controller.
     pub fn rollouts_crds(&self) -> PathBuf {
         self.root.join("assets/rollouts-crds.yaml")
+    }
+
+    /// The CRDs of the Gateway API that Istio is built with, as YAML.
+    pub fn gateway_api_crds(&self) -> Result<String> {
+        // It is a dependency of istiod, so that a build has downloaded it; programs that were built elsewhere come without.
+        go_output("cluster", &["mod", "download", GATEWAY_API])?;
+        joined(&module_dir("cluster", GATEWAY_API)?, &GATEWAY_API_CRDS)
     }
 
     pub(crate) fn node_stages(&self) -> PathBuf {

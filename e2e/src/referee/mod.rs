@@ -38,6 +38,8 @@ pub struct Case {
     pub settle: Duration,
     /// The waves with their namespaces: everything that may be written.
     pub waves: Vec<Wave>,
+    /// Gateways of the Gateway API that move with the run, as `namespace/name`.
+    pub gateways: BTreeSet<String>,
     /// Pods that must be there.
     pub floors: Vec<Floor>,
     /// Workloads that are in no mesh, in namespaces that are.

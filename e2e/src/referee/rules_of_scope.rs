@@ -28,7 +28,7 @@ pub fn log_shows_the_operator(evidence: &Evidence<'_>) -> Vec<String> {
     missing
 }
 
-/// Rule 5: nothing is written but the labels of namespaces and the restart annotation (of Rollouts: time) of workloads in
+/// Rule 5: nothing is written but the labels of namespaces and Gateways and the restart annotation (of Rollouts: time) of workloads in
 /// scope, the status, leases and events.
 pub fn nothing_outside_the_plan(evidence: &Evidence<'_>) -> Vec<String> {
     let writes = evidence.log.by(&evidence.case.operator).filter(|call| call.is_write());
@@ -47,7 +47,9 @@ fn outside(evidence: &Evidence<'_>, call: &Call) -> Option<String> {
             (!case.upgrades.contains(name)).then(|| "not a MeshUpgrade of this run".to_owned())
         }
         ("", "namespaces", "", "patch") if !case.in_scope(name) => Some("not in scope".into()),
-        ("", "namespaces", "", "patch") => other_namespace_fields(&call.request),
+        ("", "namespaces", "", "patch") => {
+            other_label_fields(&call.request, &["istio.io/rev", "istio-injection"])
+        }
         ("apps", "deployments" | "statefulsets" | "daemonsets", "", "patch") if !case.in_scope(namespace) => {
             Some("not in scope".into())
         }
@@ -60,14 +62,22 @@ fn outside(evidence: &Evidence<'_>, call: &Call) -> Option<String> {
                 .or_else(|| keys(&call.request["metadata"], &["name", "namespace", "uid"]))
                 .or_else(|| keys(&call.request["spec"], &["restartAt"]))
         }
+        ("gateway.networking.k8s.io", "gateways", "", "patch") => {
+            let moves = case.gateways.contains(&format!("{namespace}/{name}"));
+            if moves {
+                other_label_fields(&call.request, &["istio.io/rev"])
+            } else {
+                Some("not in scope".into())
+            }
+        }
         _ => Some("not a write of this product".into()),
     }
 }
 
-fn other_namespace_fields(body: &Value) -> Option<String> {
+fn other_label_fields(body: &Value, labels: &[&str]) -> Option<String> {
     keys(body, &["metadata"])
         .or_else(|| keys(&body["metadata"], &["resourceVersion", "labels", "annotations"]))
-        .or_else(|| keys(&body["metadata"]["labels"], &["istio.io/rev", "istio-injection"]))
+        .or_else(|| keys(&body["metadata"]["labels"], labels))
         .or_else(|| {
             keys(&body["metadata"]["annotations"], &[RELABELLED_BY, "meshupgrade.io/previous-labels"])
         })

@@ -226,6 +226,11 @@ fn writes_outside_the_plan_are_seen() {
         log.events[at]["requestObject"]["metadata"]["labels"]["team"] = json!("x");
     };
     assert!(plant(label).contains("writes the field team"));
+    let gateway = |log: &mut Planted| {
+        let about = json!({"apiGroup": "gateway.networking.k8s.io", "resource": "gateways", "namespace": "first", "name": "x"});
+        log.call(OPERATOR, "patch", &about, &json!({"metadata": {}}), json!({"metadata": {}}));
+    };
+    assert!(plant(gateway).contains("not in scope"), "no Gateway of this run");
     let other = |log: &mut Planted| {
         let about = json!({"apiGroup": "meshupgrade.io", "resource": "meshupgrades", "subresource": "status", "name": "other"});
         log.call(OPERATOR, "update", &about, &Value::Null, json!({"metadata": {}}));

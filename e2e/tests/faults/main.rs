@@ -7,6 +7,8 @@ mod control_plane;
 mod crash;
 mod crd;
 mod facts;
+mod failures;
+mod gateway_api;
 mod gateways;
 mod holds;
 mod kinds;
@@ -16,6 +18,7 @@ mod people;
 mod replicas;
 mod restarts;
 mod rollouts;
+mod sidecars;
 
 use std::time::Duration;
 

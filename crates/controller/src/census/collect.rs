@@ -9,9 +9,10 @@ use meshupgrade_core::ids::NamespaceName;
 use meshupgrade_core::labels;
 use serde::de::DeserializeOwned;
 
-use super::kinds::{self, RawCronJob, RawGateway, RawObject, RawValidating};
+use super::kinds::{self, RawCronJob, RawObject, RawValidating};
 use crate::client::{CallError, Clients};
 use crate::observe::Observed;
+use crate::observe::gateway::RawGateway;
 use crate::observe::pod::RawPod;
 
 /// Objects per page.

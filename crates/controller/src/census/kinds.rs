@@ -6,6 +6,7 @@ use meshupgrade_core::ids::{NamespaceName, Revision};
 use meshupgrade_core::labels;
 use serde::Deserialize;
 
+use crate::observe::gateway::RawGateway;
 use crate::observe::pod::address_revision;
 use crate::observe::webhook::RawWebhook;
 use crate::observe::workload::RawTemplate;
@@ -85,18 +86,6 @@ pub fn validator(raw: &RawValidating) -> Option<Reference> {
         name,
         revision: Revision(revision),
     })
-}
-
-/// A Gateway of the Gateway API.
-pub type RawGateway = Slim<GatewaySpec>;
-
-slim::resource!(RawGateway, NamespaceResourceScope, "gateway.networking.k8s.io", "v1", "Gateway", "gateways");
-
-/// `spec` of a Gateway.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct GatewaySpec {
-    gateway_class_name: String,
 }
 
 /// What a Gateway means for a census.

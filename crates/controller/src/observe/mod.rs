@@ -2,6 +2,7 @@
 
 pub mod budget;
 pub mod config_map;
+pub mod gateway;
 pub mod namespace;
 pub mod pod;
 pub mod webhook;
@@ -54,6 +55,8 @@ pub struct Stores {
     pub daemon_sets: Arc<StoreOf<workload::RawDaemonSet>>,
     /// All Rollouts of Argo Rollouts; empty where the cluster does not know the kind.
     pub rollouts: Arc<StoreOf<workload::RawRollout>>,
+    /// All Gateways of the Gateway API; empty where the cluster does not know the kind.
+    pub gateways: Arc<StoreOf<gateway::RawGateway>>,
     /// Istio's injectors.
     pub webhooks: Arc<StoreOf<webhook::RawMutating>>,
     /// All pod disruption budgets.
@@ -62,13 +65,14 @@ pub struct Stores {
 
 impl Stores {
     /// For each kind: whether its first list is in, and how many objects are kept.
-    pub fn kinds(&self) -> [(&'static str, bool, usize); 7] {
+    pub fn kinds(&self) -> [(&'static str, bool, usize); 8] {
         [
             ("namespaces", self.namespaces.is_synced(), self.namespaces.len()),
             ("deployments", self.deployments.is_synced(), self.deployments.len()),
             ("statefulsets", self.stateful_sets.is_synced(), self.stateful_sets.len()),
             ("daemonsets", self.daemon_sets.is_synced(), self.daemon_sets.len()),
             ("rollouts", self.rollouts.is_synced(), self.rollouts.len()),
+            ("gateways", self.gateways.is_synced(), self.gateways.len()),
             ("mutatingwebhookconfigurations", self.webhooks.is_synced(), self.webhooks.len()),
             ("poddisruptionbudgets", self.budgets.is_synced(), self.budgets.len()),
         ]
@@ -147,6 +151,7 @@ impl Stores {
             control_planes: self.control_planes(istio_namespace, config_maps),
             namespaces: self.namespaces(),
             workloads: self.workloads(),
+            gateways: self.gateways.all(),
             pods: BTreeMap::new(),
             budgets: self.budgets(),
             census: None,
@@ -225,7 +230,7 @@ mod tests {
     #[test]
     fn kinds_are_unsynced_until_their_list_is_in() {
         let stores = Stores::default();
-        assert_eq!(stores.unsynced().len(), 7);
+        assert_eq!(stores.unsynced().len(), 8);
         stores.namespaces.replace(BTreeMap::new());
         assert!(!stores.unsynced().contains(&"namespaces"));
     }

@@ -43,7 +43,7 @@ impl Observed for RawNamespace {
     }
 }
 
-fn parse_previous(text: &str) -> Option<PreviousLabels> {
+pub(super) fn parse_previous(text: &str) -> Option<PreviousLabels> {
     serde_json::from_str(text)
         .inspect_err(|error| tracing::warn!(%error, "annotation {} is not ours", labels::PREVIOUS_LABELS))
         .ok()

@@ -199,6 +199,7 @@ fn only_the_failed_wave_goes_back_and_then_waits_for_a_retry() {
         .map(|effect| match effect {
             Effect::Relabel(relabel) => relabel.namespace.as_str(),
             Effect::Restart(_) => "restart",
+            Effect::Gateway(_) => "gateway",
         })
         .collect();
     assert_eq!(names, ["shop"], "the wave before stays where it is");

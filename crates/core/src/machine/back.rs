@@ -8,6 +8,7 @@ use crate::check::{self, CheckInput};
 use crate::gate;
 use crate::ids::{NamespaceName, Revision};
 use crate::machine::batch;
+use crate::machine::gateways;
 use crate::machine::pass::{Pass, about_workload, after};
 use crate::machine::phase::Trigger;
 use crate::machine::relabel::{Standings, in_place_since, labels, memory_restored};
@@ -148,7 +149,7 @@ fn prove(pass: &mut Pass<'_>) -> bool {
         .map(|result| format!("{}: {}", result.name, result.message))
         .collect();
     if failed.is_empty() && standings.in_place() {
-        return all_stand_still(pass) && memory_restored(pass, from_wave) && finish(pass);
+        return all_stand_still(pass) && restored(pass, from_wave) && finish(pass);
     }
     if fallen && !standings.awaited {
         // Something of ours still runs there, for example a pod that was created late, or in a namespace whose label was
@@ -162,6 +163,13 @@ fn prove(pass: &mut Pass<'_>) -> bool {
         pass.wait(WaitReason::RevisionInUse, None, because);
     }
     false
+}
+
+/// Whether namespaces and Gateways are what they were before the run.
+fn restored(pass: &mut Pass<'_>, from_wave: u32) -> bool {
+    // Where one wave goes back, the pins of the others are still needed.
+    let wave_only = pass.run.rollback.as_ref().is_some_and(|rollback| rollback.wave_only);
+    memory_restored(pass, from_wave) && (wave_only || gateways::released(pass))
 }
 
 /// The waves that go back.

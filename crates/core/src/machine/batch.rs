@@ -9,11 +9,13 @@ use crate::analysis::AnalysisIntent;
 use crate::argo;
 use crate::decision::About;
 use crate::effect::{Effect, Restart};
+use crate::gateways;
 use crate::ids::WorkloadRef;
 use crate::labels;
 use crate::machine::analysis::{self, Opinion};
 use crate::machine::failure::{fails_the_run, pass_over_failed, time_out, too_many_failed};
 use crate::machine::fill::{Filled, fill, rolling_unlisted};
+use crate::machine::gateways::moved;
 use crate::machine::pass::{Pass, about_workload, after, shown};
 use crate::machine::phase::Phase;
 use crate::machine::workload::{
@@ -379,8 +381,10 @@ fn check_entry(
                 return false;
             }
             let owner = who(workload);
+            let gateway = gateways::of_workload(pass.snapshot, workload).is_some();
             let (what, keep) = match workload.argo {
                 Some(_) => ("spec.restartAt", "that field".to_owned()),
+                None if gateway => ("the Gateway's label istio.io/rev", "that label".to_owned()),
                 None => ("the pod template", format!("the annotation {}", labels::RESTART)),
             };
             pass.wait(
@@ -485,6 +489,9 @@ pub(super) fn terminating(pass: &mut Pass<'_>, workload: &WorkloadRef, pod: &str
 fn restart(pass: &mut Pass<'_>, workload: &Workload, entry: &BatchEntry) -> bool {
     let stamp = pass.restart_stamp(&workload.reference);
     let because = format!("it has pods that are not on {}", pass.wanted());
+    if let Some(gateway) = gateways::of_workload(pass.snapshot, workload) {
+        return moved(pass, gateway, &workload.reference, stamp);
+    }
     let refused = pass.note_refusal(About::Workload(workload.reference.clone()), &stamp);
     pass.effect(Effect::Restart(Restart {
         workload: workload.reference.clone(),

@@ -8,6 +8,7 @@ pub(crate) mod batch;
 pub(crate) mod complete;
 pub(crate) mod failure;
 pub(crate) mod fill;
+pub(crate) mod gateways;
 pub(crate) mod pass;
 pub(crate) mod people;
 pub(crate) mod progress;

@@ -7,6 +7,7 @@ use crate::ids::NamespaceName;
 use crate::inventory::{Group, members};
 use crate::machine::analysis::{self, Opinion};
 use crate::machine::batch::{self, Front};
+use crate::machine::gateways;
 use crate::machine::pass::{Pass, after, pair, shown};
 use crate::machine::people;
 use crate::machine::phase::Trigger;
@@ -42,7 +43,7 @@ fn relabel(pass: &mut Pass<'_>, open: bool) -> bool {
         return false;
     }
     let wave = pass.run.wave;
-    if !open || !labels_in_place(pass, wave, Some(wave)) {
+    if !open || !gateways::pinned(pass) || !labels_in_place(pass, wave, Some(wave)) {
         return false;
     }
     // It has begun: an approval that goes away later changes nothing.
@@ -253,6 +254,9 @@ fn after_the_last(pass: &mut Pass<'_>) -> bool {
     if !late.is_empty() && append(pass, &late) {
         return pass.go(Trigger::NextWave);
     }
+    if !gateways::released(pass) {
+        return false;
+    }
     pass.run.soak_since = Some(pass.now);
     pass.event(false, "WavesCompleted", None, format!("all waves run on {}", pass.run.target));
     pass.go(Trigger::WavesDone)
@@ -268,7 +272,7 @@ pub fn append(pass: &mut Pass<'_>, namespaces: &BTreeSet<NamespaceName>) -> bool
     let wave = planning::stragglers_wave(pass.intent, pass.snapshot, pair, namespaces);
     let names: Vec<&str> = namespaces.iter().map(NamespaceName::as_str).collect();
     let note = format!("namespaces came to {} late: {}", pair.source, crate::inventory::some_of(&names));
-    let gateways = planning::gateways(pass.intent, pass.snapshot, pair, namespaces);
+    let gateways = planning::gateways_wave(pass.intent, pass.snapshot, pair, namespaces);
     pass.run.wave = u32::try_from(pass.plan.waves.len()).unwrap_or(u32::MAX);
     pass.run.step = WaveStep::Relabel;
     pass.run.settled_since = None;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::argo;
 use crate::budget::{Verdict, budget_verdict};
+use crate::gateways;
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
 use crate::injection::{Injection, injection};
 use crate::machine::pass::{Pass, about_workload, after};
@@ -99,6 +100,15 @@ pub fn explain(pods: &[&Pod], why: String) -> String {
 /// that was made from the stamped template tells a patch that was undone from one that never came.
 pub fn patched(pass: &Pass<'_>, entry: &BatchEntry, workload: &Workload, pods: &Pods<'_>) -> Patched {
     let stamp = pass.restart_stamp(&entry.workload);
+    if let Some(gateway) = gateways::of_workload(pass.snapshot, workload) {
+        return if gateways::revision_of(pass.snapshot, gateway).as_ref() == Some(pass.run.destination()) {
+            Patched::InPlace
+        } else if gateway.relabelled_by.as_ref() == Some(&stamp) {
+            Patched::Stripped
+        } else {
+            Patched::NotYet
+        };
+    }
     let in_place = match &workload.argo {
         Some(argo) => argo::is_due(argo, entry),
         None => workload.template.restart.as_ref() == Some(&stamp),
@@ -162,6 +172,10 @@ pub fn safe_to_restart(
 
 fn unsafe_injection(pass: &Pass<'_>, workload: &Workload, destination: &Revision) -> Option<String> {
     let reference = &workload.reference;
+    if gateways::of_workload(pass.snapshot, workload).is_some() {
+        // Its istiod renders it with a proxy of its own.
+        return None;
+    }
     let namespace = pass.snapshot.namespaces.get(&reference.namespace)?;
     let found =
         injection(&pass.snapshot.webhooks, &namespace.name, &namespace.labels, &workload.template.shape());

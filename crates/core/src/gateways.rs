@@ -1,0 +1,91 @@
+//! Gateways of the Gateway API, whose proxies istiod renders by itself: which revision renders each one, and which label
+//! moves it.
+//!
+//! Nobody restarts them: their istiod rolls their Deployment as soon as the label `istio.io/rev` of the Gateway or of its
+//! namespace leads to another revision. A run pins them before it writes the label of their namespace, so that they do not
+//! move with it, and moves each one later, when everything behind it runs on the target.
+
+use crate::ids::{GatewayRef, Revision};
+use crate::inventory::{Pair, own_injector};
+use crate::labels;
+use crate::observed::{Gateway, Namespace, PreviousLabels, Snapshot, Workload};
+use crate::record::Direction;
+
+/// The Gateway that a Deployment was rendered for, if it is one that istiod manages.
+pub fn of_workload<'a>(snapshot: &'a Snapshot, workload: &Workload) -> Option<&'a Gateway> {
+    let name = workload.template.labels.get(labels::GATEWAY_NAME)?;
+    let reference = GatewayRef { namespace: workload.reference.namespace.clone(), name: name.clone() };
+    let gateway = snapshot.gateways.get(&reference)?;
+    is_managed(gateway).then_some(gateway)
+}
+
+fn is_managed(gateway: &Gateway) -> bool {
+    gateway.managed && !gateway.terminating
+}
+
+/// The revision whose istiod renders a Gateway: the one that its own label names, else that of its namespace. `None` where
+/// neither has the label: then the cluster's default decides.
+/// Source: `IsMine` in pkg/revisions/tag_watcher.go of Istio.
+pub fn revision_of(snapshot: &Snapshot, gateway: &Gateway) -> Option<Revision> {
+    let own = gateway.revision.as_deref();
+    own.or_else(|| namespace_value(snapshot, gateway)).map(|value| resolved(snapshot, value))
+}
+
+/// Whether a run of this pair moves a Gateway: it is on one of the two, and not by a revision tag.
+pub fn takes_part(snapshot: &Snapshot, pair: Pair<'_>, gateway: &Gateway) -> bool {
+    let one_of = |value: &str| value == pair.source.as_str() || value == pair.target.as_str();
+    let decides = gateway.revision.as_deref().or_else(|| namespace_value(snapshot, gateway));
+    pair.source != pair.target && is_managed(gateway) && decides.is_some_and(one_of)
+}
+
+/// Whether the label of its namespace is all that keeps a Gateway on the source: it would move with that label.
+pub fn needs_pin(snapshot: &Snapshot, pair: Pair<'_>, gateway: &Gateway) -> bool {
+    gateway.revision.is_none()
+        && pair.source != pair.target
+        && is_managed(gateway)
+        && namespace_value(snapshot, gateway) == Some(pair.source.as_str())
+}
+
+/// What a run of this pair remembers on a Gateway.
+pub fn memory<'g>(pair: Pair<'_>, gateway: &'g Gateway) -> Option<&'g PreviousLabels> {
+    gateway.previous.as_ref().filter(|previous| previous.from == *pair.source && previous.to == *pair.target)
+}
+
+/// The label that moves a Gateway to where a run goes; `None` removes it, because the label of the namespace leads there.
+pub fn label_towards(
+    snapshot: &Snapshot,
+    pair: Pair<'_>,
+    direction: Direction,
+    gateway: &Gateway,
+) -> Option<Revision> {
+    let destination = match direction {
+        Direction::Forward => pair.target,
+        Direction::Back => pair.source,
+    };
+    let had_one = match memory(pair, gateway) {
+        Some(before) => before.revision.is_some(),
+        None => gateway.revision.is_some(),
+    };
+    let follows = !had_one && namespace_value(snapshot, gateway) == Some(destination.as_str());
+    (!follows).then(|| destination.clone())
+}
+
+/// The namespace that a Gateway is in, unless it is being deleted.
+fn namespace<'a>(snapshot: &'a Snapshot, gateway: &Gateway) -> Option<&'a Namespace> {
+    let namespace = snapshot.namespaces.get(&gateway.reference.namespace)?;
+    (!namespace.terminating).then_some(namespace)
+}
+
+fn namespace_value<'a>(snapshot: &'a Snapshot, gateway: &Gateway) -> Option<&'a str> {
+    namespace(snapshot, gateway)?.labels.get(labels::REVISION).map(String::as_str)
+}
+
+/// The revision behind the value of a label, which may be a tag.
+fn resolved(snapshot: &Snapshot, value: &str) -> Revision {
+    let literal = Revision::from(value);
+    if own_injector(snapshot, &literal).is_some() {
+        return literal;
+    }
+    let tag = snapshot.webhooks.iter().find(|webhook| webhook.tag.as_deref() == Some(value));
+    tag.and_then(|webhook| webhook.revision.clone()).unwrap_or(literal)
+}
