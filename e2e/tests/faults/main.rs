@@ -13,6 +13,7 @@ mod kinds;
 mod labels;
 mod patch;
 mod people;
+mod plugin;
 mod replicas;
 mod restarts;
 mod rollouts;
