@@ -18,10 +18,12 @@ compilers:
 FAST := --workspace --exclude meshupgrade-e2e --exclude meshupgrade-testbed
 
 .PHONY: check test
-check: tools ## the fast part, for the inner loop: formatting, lints, unit tests, sequences, golden files
+check: tools ## the fast part, for the inner loop: formatting, lints, unit tests, sequences, golden files, Lua of Argo CD
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --locked $(FAST)
+	@# Not from the cache of results: it does not see that scripts outside of the module changed.
+	cd tests/argo-cd && go vet ./... && go test -count=1 ./...
 
 test: check ## the one test command: check, then everything on the real control plane
 	$(TESTBED) build
@@ -99,7 +101,7 @@ demo-rollback: compilers ## the same with a workload that does not come up on th
 HELM ?= $(or $(firstword $(wildcard $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/meshupgrade/testbed/*/bin/helm)),helm)
 
 .PHONY: generate verify-generated
-generate: ## write the CustomResourceDefinition, its copy in the chart, and the files for kustomize
+generate: ## write the CustomResourceDefinition, its copy in the chart, and the files for kustomize and Argo CD
 	HELM=$(HELM) config/generate.sh
 
 verify-generated: ## fail when generated files are stale

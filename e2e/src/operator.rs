@@ -184,13 +184,27 @@ fn binary() -> Result<PathBuf> {
     Ok(build_dir()?.join("meshupgrade-operator"))
 }
 
-/// Builds the operator, in the debug profile that has the release's assertions and more.
+/// The kubectl plugin.
+pub fn plugin() -> Result<PathBuf> {
+    Ok(build_dir()?.join("kubectl-mesh_upgrade"))
+}
+
+/// Builds the operator and the kubectl plugin, in the debug profile that has the release's assertions and more.
 pub fn build() -> Result<()> {
     let target = build_dir()?.parent().context("the build directory has no parent")?.to_owned();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut cargo = Command::new(cargo);
     cargo
-        .args(["build", "--quiet", "--locked", "--package", "meshupgrade-operator", "--target-dir"])
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--package",
+            "meshupgrade-operator",
+            "--package",
+            "meshupgrade-cli",
+        ])
+        .arg("--target-dir")
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"));
     // What cargo tells the program that it runs is a change to build scripts that look at it: half of the dependencies
@@ -202,7 +216,7 @@ pub fn build() -> Result<()> {
     let output = cargo.output().context("cannot run cargo")?;
     ensure!(
         output.status.success(),
-        "the operator does not build:\n{}",
+        "the operator or the plugin does not build:\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(())

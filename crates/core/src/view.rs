@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 
 use crate::conditions::{ConditionStatus, ConditionType, Conditions};
-use crate::decision::{Outdated, View};
+use crate::decision::{ActionOffer, Outdated, View};
 use crate::gate;
 use crate::ids::Revision;
 use crate::injection::namespace_injection;
+use crate::intent::Verb;
 use crate::inventory::some_of;
 use crate::labels;
 use crate::machine::batch;
@@ -43,10 +44,17 @@ pub fn of(pass: &Pass<'_>) -> View {
         conditions: conditions(pass, waits.first(), &message),
         blocked: waits.into_iter().take(MAX_BLOCKED).collect(),
         checks: pass.checks.clone(),
-        actions: people::offers(pass),
+        actions: actions(pass),
         outdated: outdated(pass),
         message,
     }
+}
+
+/// What is offered. A retry only while something is stuck: anything else goes on without it.
+fn actions(pass: &Pass<'_>) -> Vec<ActionOffer> {
+    let is_stuck = |wait: &Wait| wait.reason.needs_human() || wait.reason == WaitReason::WorkloadPassedOver;
+    let stuck = pass.waits.iter().any(is_stuck);
+    people::offers(pass).into_iter().filter(|offer| stuck || offer.verb != Verb::Retry).collect()
 }
 
 /// Proxies of the revision that the run goes to, or went to, with another image than its injector gives now.

@@ -15,6 +15,7 @@ mod kinds;
 mod labels;
 mod patch;
 mod people;
+mod plugin;
 mod replicas;
 mod restarts;
 mod rollouts;

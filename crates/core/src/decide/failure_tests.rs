@@ -7,7 +7,7 @@ use super::tests::{app, at, entry, pod, run, stored, two_waves};
 use crate::check::fixture::{Mesh, SOURCE, TARGET};
 use crate::decision::Decision;
 use crate::effect::Effect;
-use crate::intent::{OnFailure, RollbackScope};
+use crate::intent::{OnFailure, RollbackScope, Verb};
 use crate::labels;
 use crate::machine::phase::Phase;
 use crate::observed::PodProblem;
@@ -134,6 +134,20 @@ fn a_retry_can_be_for_one_workload() {
     mesh.intent.retry = Some("Deployment/shop/a#2".to_owned());
     let retried = next(&mesh, &other.record, 21);
     assert!(!run(&retried).batch.as_ref().unwrap().entries[0].timed_out, "{:?}", retried.events);
+}
+
+#[test]
+fn a_retry_is_offered_while_something_is_stuck() {
+    let is_offered =
+        |decision: &Decision| decision.view.actions.iter().any(|offer| offer.verb == Verb::Retry);
+    let (mesh, record) = troubled("Unschedulable");
+    let may_heal = next(&mesh, &record, 10);
+    assert!(reasons(&may_heal).contains(&WaitReason::RolloutTroubled) && !is_offered(&may_heal));
+    let (mut mesh, record) = troubled("InvalidImageName");
+    assert!(is_offered(&next(&mesh, &next(&mesh, &record, 10).record, 11)));
+    mesh.intent.restart.max_failed_workloads = 1;
+    let goes_on = next(&mesh, &next(&mesh, &record, 10).record, 11);
+    assert!(reasons(&goes_on).contains(&WaitReason::WorkloadPassedOver) && is_offered(&goes_on));
 }
 
 #[test]
