@@ -10,6 +10,7 @@
 
 pub mod admin;
 pub mod apply;
+pub mod arm;
 pub mod backoff;
 pub mod census;
 pub mod client;
@@ -30,4 +31,8 @@ pub mod slim;
 pub mod stop;
 pub mod store;
 pub mod traffic;
+mod transport;
 pub mod watch;
+
+#[cfg(test)]
+mod tls_server;

@@ -3,6 +3,7 @@
 //! [`decide()`] is total and deterministic: what it knows is in its arguments, what it wants is in its result. There is
 //! no I/O, no clock and no randomness in this crate, and it depends on neither kube nor tokio.
 
+pub mod aks;
 pub mod analysis;
 pub mod argo;
 pub mod budget;

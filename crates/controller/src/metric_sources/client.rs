@@ -2,7 +2,6 @@
 //! no more memory than its configuration says, and nothing of what it sends reaches a message, except what its query
 //! parser says about the query.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use reqwest::{Certificate, Client, RequestBuilder, Response, Url, redirect, retr
 
 use super::config::Source;
 use super::{address, answer, istiod, problem};
+use crate::transport::{self, BodyError, Broken};
 
 /// Asks a source, and waits no longer than its timeout.
 pub(super) async fn ask(source: &Arc<Source>, query: &Query) -> Answer {
@@ -111,13 +111,9 @@ fn trusted(source: &Source) -> Result<Option<Vec<Certificate>>, Problem> {
         return Ok(Some(Vec::new()));
     }
     let Some(file) = &source.ca_file else { return Ok(None) };
-    let unusable =
-        |why: String| problem(ProblemKind::Unreachable, format!("caFile of source {} {why}", source.name));
-    let pem = std::fs::read(file).map_err(|error| unusable(format!("cannot be read ({})", error.kind())))?;
-    match Certificate::from_pem_bundle(&pem) {
-        Ok(certificates) if !certificates.is_empty() => Ok(Some(certificates)),
-        _ => Err(unusable("holds no certificates in PEM format".to_owned())),
-    }
+    transport::certificates(file)
+        .map(Some)
+        .map_err(|why| problem(ProblemKind::Unreachable, format!("caFile of source {} {why}", source.name)))
 }
 
 fn request(
@@ -189,56 +185,33 @@ fn refused(source: &Source, status: StatusCode) -> Problem {
 }
 
 /// The body, as long as it is not larger than allowed.
-async fn body(source: &Source, mut response: Response) -> Result<Vec<u8>, Problem> {
+async fn body(source: &Source, response: Response) -> Result<Vec<u8>, Problem> {
     let limit = source.max_body_bytes;
-    let too_large = || {
-        let text = format!("source {} answers with more than {limit} bytes: aggregate more", source.name);
-        problem(ProblemKind::TooLarge, text)
-    };
-    if response
-        .content_length()
-        .is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > limit))
-    {
-        return Err(too_large());
-    }
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| failed(source, &error))? {
-        if body.len() + chunk.len() > limit {
-            return Err(too_large());
+    transport::body(response, limit).await.map_err(|error| match error {
+        BodyError::TooLarge => {
+            let text = format!("source {} answers with more than {limit} bytes: aggregate more", source.name);
+            problem(ProblemKind::TooLarge, text)
         }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
+        BodyError::Broken(error) => failed(source, &error),
+    })
 }
 
 /// What kept an exchange from its end. The error's own words are not repeated: they have the address.
 fn failed(source: &Source, error: &reqwest::Error) -> Problem {
     let name = &source.name;
-    let kind = causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()).map(innermost);
-    match kind {
-        Some(io::ErrorKind::InvalidData) if error.is_connect() => {
+    match transport::broken(error) {
+        Broken::Certificate => {
             let text = format!("source {name} cannot prove who it is: check its certificate, url and caFile");
             problem(ProblemKind::Unreachable, text)
         }
-        // The end of an answer that came too early.
-        Some(kind) if error.is_connect() || kind != io::ErrorKind::UnexpectedEof => {
+        Broken::Connection(Some(kind)) => {
             problem(ProblemKind::Unreachable, format!("no connection to source {name}: {kind}"))
         }
-        None if error.is_connect() => {
+        Broken::Connection(None) => {
             problem(ProblemKind::Unreachable, format!("no connection to source {name}"))
         }
-        _ => problem(ProblemKind::BadAnswer, format!("source {name} does not answer in whole HTTP")),
+        Broken::NoHttp => {
+            problem(ProblemKind::BadAnswer, format!("source {name} does not answer in whole HTTP"))
+        }
     }
-}
-
-/// What is behind an error that only passes another one on: then its own kind says nothing.
-fn innermost(error: &io::Error) -> io::ErrorKind {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>()) {
-        Some(inner) => innermost(inner),
-        None => error.kind(),
-    }
-}
-
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
-    std::iter::successors(std::error::Error::source(error), |cause| cause.source())
 }

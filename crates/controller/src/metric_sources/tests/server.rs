@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::tls_server::is_complete;
+
 /// An answer that a query can use.
 pub(super) const GOOD: &str = r#"{"status":"success","data":{"resultType":"vector","result":[
     {"metric":{"job":"a"},"value":[1767225600,"1.5"]}]}}"#;
@@ -136,11 +138,4 @@ async fn read_request(stream: &mut TcpStream) -> std::io::Result<String> {
         }
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-pub(super) fn is_complete(request: &str) -> bool {
-    let Some((head, body)) = request.split_once("\r\n\r\n") else { return false };
-    let length =
-        head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
-    body.len() >= length.unwrap_or(0)
 }

@@ -1,0 +1,18 @@
+//! The Istio add-on of Azure Kubernetes Service, as Azure Resource Manager (ARM) shows it.
+//!
+//! Only what its answers mean: the shapes of JSON, the body of the one write, and what errors say. Nothing here speaks to
+//! anybody; the client is in the controller.
+//!
+//! Shapes and fields: `azure-mgmt-containerservice` 41 and the examples of Azure/azure-rest-api-specs
+//! (`Microsoft.ContainerService/aks/stable`). Behaviour: MicrosoftDocs/azure-aks-docs, `istio-*.md`.
+
+pub mod body;
+pub mod cluster;
+pub mod id;
+mod json;
+pub mod offers;
+pub mod operation;
+pub mod problem;
+pub mod revision;
+pub mod symptom;
+pub mod words;
