@@ -51,7 +51,7 @@ pub(crate) fn invalid_api_version(given: &str, known: &str) -> Answer {
     Answer::error(StatusCode::BAD_REQUEST, "InvalidApiVersionParameter", &message)
 }
 
-/// Inferred: code and text, from the one for an unknown version.
+/// Source: cloudquery/cloudquery#6626.
 pub(crate) fn missing_api_version() -> Answer {
     let message = "The api-version query parameter (?api-version=) is required for all requests.";
     Answer::error(StatusCode::BAD_REQUEST, "MissingApiVersionParameter", message)

@@ -29,11 +29,13 @@ pub(crate) const CONTAINER_SERVICE_VERSIONS: &[&str] = &[
     "2024-07-01",
     "2024-08-01",
     "2024-09-01",
+    "2024-10-01",
     "2025-01-01",
     "2025-02-01",
     "2025-03-01",
     "2025-04-01",
     "2025-05-01",
+    "2025-06-01",
     "2025-07-01",
     "2025-08-01",
     "2025-09-01",
@@ -87,15 +89,15 @@ impl Ask<'_> {
 pub(crate) fn get(shared: &Shared, ask: &Ask<'_>) -> Answer {
     let state = lock(&shared.state);
     match ask.target {
-        Target::Subscriptions => list(subscriptions(shared)),
+        Target::Subscriptions => list(&subscriptions(shared)),
         Target::Subscription { id } => subscriptions(shared)
             .into_iter()
             .find(|subscription| subscription["subscriptionId"].as_str() == Some(id))
             .map_or_else(|| nothing_there(ask.path), |subscription| Answer::ok(&subscription)),
-        Target::Tenants => list(vec![tenant(shared)]),
+        Target::Tenants => list(&[tenant(shared)]),
         Target::Clusters { prefix } => {
             let matching = state.clusters.iter().filter(|(id, _)| id.starts_with(prefix));
-            list(matching.map(|(_, cluster)| ask.shown(cluster)).collect())
+            list(&matching.map(|(_, cluster)| ask.shown(cluster)).collect::<Vec<_>>())
         }
         Target::Cluster { id } => match state.clusters.get(id) {
             Some(cluster) => Answer::ok(&ask.shown(cluster)),
@@ -113,7 +115,7 @@ pub(crate) fn get(shared: &Shared, ask: &Ask<'_>) -> Answer {
     }
 }
 
-fn list(value: Vec<Value>) -> Answer {
+fn list(value: &[Value]) -> Answer {
     Answer::ok(&json!({"value": value}))
 }
 
@@ -173,7 +175,7 @@ fn mesh_upgrades(shared: &Shared, ask: &Ask<'_>, cluster: &Cluster, as_list: boo
         })
     });
     match profile {
-        profile if as_list => list(profile.into_iter().collect()),
+        profile if as_list => list(profile.as_slice()),
         Some(profile) => Answer::ok(&profile),
         // Inferred: without a mesh there is no such item.
         None => nothing_there(ask.path),
@@ -215,8 +217,8 @@ fn mesh_revisions(
         },
     });
     match (as_list, offered) {
-        (true, true) => list(vec![profile]),
-        (true, false) => list(Vec::new()),
+        (true, true) => list(&[profile]),
+        (true, false) => list(&[]),
         (false, true) => Answer::ok(&profile),
         (false, false) => nothing_there(path),
     }
@@ -277,7 +279,8 @@ fn refuse(cluster: &Cluster, ask: &Ask<'_>) -> Option<Answer> {
     if !given.is_empty() && given != "*" && given != cluster.etag() {
         return Some(precondition_failed(if_match, &cluster.etag()));
     }
-    // Source: Azure/azure-workload-identity#417. Inferred: these three states, in which no operation runs.
+    // Source: Azure/azure-workload-identity#417; the states in which no operation runs: Azure Resource Manager documentation,
+    // track asynchronous operations.
     match cluster.provisioning_state() {
         "Succeeded" | "Failed" | "Canceled" => None,
         running => Some(operation_not_allowed(running)),

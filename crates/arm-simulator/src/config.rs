@@ -132,7 +132,7 @@ impl Config {
             offers: default_offers(),
             operation_time: Duration::from_millis(50),
             retry_after: None,
-            token_lifetime: Duration::from_secs(3600),
+            token_lifetime: Duration::from_hours(1),
         }
     }
 }

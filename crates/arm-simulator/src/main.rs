@@ -37,6 +37,8 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    // Before anything is printed: whoever has read it may send a signal at once.
+    let told = until_told()?;
     let directory = tempfile::tempdir()?;
     let ca_file = arguments.ca_file.unwrap_or_else(|| directory.path().join("ca.crt"));
     let revisions = [arguments.revision.as_str()];
@@ -57,18 +59,21 @@ async fn main() -> Result<()> {
     println!("tenant={}", config.tenant);
     println!("client={}", config.clients.first().map(String::as_str).unwrap_or_default());
     println!("cluster={}", cluster.id());
-    until_told().await
+    told.await;
+    Ok(())
 }
 
-async fn until_told() -> Result<()> {
+/// The end that somebody asks for.
+fn until_told() -> Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = input_closed() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = input_closed() => {}
+        }
+    })
 }
 
 /// Whoever started us has gone. On a thread of its own: a read that never ends must not keep the runtime from ending.

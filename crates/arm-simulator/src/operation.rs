@@ -28,7 +28,8 @@ pub(crate) struct Operation {
 
 impl Operation {
     /// Source: azure-cli test_aks_azure_service_mesh_canary_upgrade.yaml: name, status `InProgress`, startTime; endTime and
-    /// `Succeeded` at the end. Inferred: `error`, of which no recording was found, in ARM's usual form.
+    /// `Succeeded` at the end. The form of `error`: Azure Resource Manager documentation, track asynchronous operations.
+    /// Inferred: code and text in it, of which no recording was found.
     fn shown(&self) -> Value {
         let mut shown = Map::new();
         shown.insert("name".to_owned(), json!(self.id));
@@ -104,14 +105,10 @@ pub(crate) fn url(shared: &Shared, subscription: &str, location: &str, id: &str)
 
 fn signed_query(id: &str) -> String {
     let part = |name: &str, length: usize| -> String {
-        let mut text = String::new();
-        for block in 0.. {
-            if text.len() >= length {
-                break;
-            }
-            text.push_str(&format!("{:x}", Sha256::digest(format!("{name} {block} {id}"))));
-        }
-        text[..length].to_owned()
+        let block = |number| format!("{:x}", Sha256::digest(format!("{name} {number} {id}")));
+        let mut text = (0..=length / 64).map(block).collect::<Vec<_>>().concat();
+        text.truncate(length);
+        text
     };
     format!(
         "api-version=2016-03-30&t=638555879529270430&c={}&s={}&h={}",

@@ -92,9 +92,41 @@ fn federated_token() -> String {
 async fn the_azure_sdk_for_python_upgrades_completes_and_rolls_back() {
     let setup = setup(None).await.unwrap();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/sdk.py");
-    let seen = setup.run(&[script]).await.unwrap();
-    let seen: Value = serde_json::from_str(seen.lines().last().unwrap()).unwrap();
-    eprintln!("{seen:#}");
+    let output = setup.run(&[script]).await.unwrap();
+    let seen: Value = serde_json::from_str(output.lines().last().unwrap()).unwrap();
+    eprintln!("SDK: {} s", seen["seconds"]);
+    assert_eq!(
+        seen["offered"],
+        json!({
+            "asm-1-26": ["asm-1-27", "asm-1-28"],
+            "asm-1-27": ["asm-1-28", "asm-1-29"],
+            "asm-1-28": ["asm-1-29"],
+            "asm-1-29": null,
+        })
+    );
+    assert_eq!(seen["upgrades"], json!(["asm-1-27", ["asm-1-28", "asm-1-29"]]));
+    assert_eq!(seen["started"], json!(["asm-1-27", "asm-1-29"]));
+    assert_eq!(
+        (&seen["during"][0], &seen["during"][1]),
+        (&json!(409), &json!("ServiceMeshUpgradeInProgress"))
+    );
+    assert_eq!(seen["rolled_back"], json!(["asm-1-27"]));
+    assert_eq!(seen["started_again"], json!(["asm-1-27", "asm-1-28"]));
+    assert_eq!(seen["completed"], json!(["asm-1-28"]));
+    assert_eq!(seen["first_states"], json!(["InProgress", "InProgress", "InProgress", "InProgress"]));
+    assert_eq!(seen["swap"][0], 400);
+    assert!(seen["swap"][2].as_str().unwrap().contains("Requested change in revisions is not allowed"));
+    assert_eq!(seen["stale"], json!([412, "PreconditionFailed"]));
+    assert_eq!(seen["missing"], json!([404, "ResourceNotFound"]));
+
+    let asked =
+        [vec!["asm-1-27", "asm-1-29"], vec!["asm-1-27"], vec!["asm-1-27", "asm-1-28"], vec!["asm-1-28"]];
+    assert_eq!(setup.puts(), asked);
+    for put in setup.simulator.accepted_puts() {
+        assert!(put.if_match.is_some_and(|etag| etag.starts_with('"')), "the SDK quotes eTags");
+        assert_eq!(put.foreign_changes, [""; 0], "the SDK keeps fields that it does not know");
+    }
+    assert!(setup.control_planes.installed().into_iter().eq(["asm-1-28"]));
 }
 
 impl Setup {
@@ -143,15 +175,34 @@ async fn the_azure_cli_upgrades_completes_and_rolls_back() {
     let setup = setup(Some(1)).await.unwrap();
     setup.az_signs_in().await.unwrap();
     let offered = setup.az("aks mesh get-revisions", &["--location", "westus2"]).await.unwrap();
-    eprintln!("{offered:#}");
+    assert_eq!(offered["meshRevisions"][3]["revision"], "asm-1-29");
     let upgrades = setup.mesh("get-upgrades", &[]).await.unwrap();
-    eprintln!("{upgrades:#}");
+    assert_eq!(
+        (&upgrades["revision"], &upgrades["upgrades"]),
+        (&json!("asm-1-27"), &json!(["asm-1-28", "asm-1-29"]))
+    );
+    let revisions = |cluster: &Value| cluster["serviceMeshProfile"]["istio"]["revisions"].clone();
+
     let started = setup.mesh("upgrade start", &["--revision", "asm-1-28"]).await.unwrap();
-    let during = setup.mesh("get-upgrades", &[]).await;
-    eprintln!("{during:?}");
-    setup.mesh("upgrade rollback", &["--yes"]).await.unwrap();
+    assert_eq!(revisions(&started), json!(["asm-1-27", "asm-1-28"]));
+    let refusal = setup.mesh("get-upgrades", &[]).await.unwrap_err().to_string();
+    assert!(refusal.contains("(ServiceMeshUpgradeInProgress) Mesh upgrade is in progress."), "{refusal}");
+    let rolled_back = setup.mesh("upgrade rollback", &["--yes"]).await.unwrap();
+    assert_eq!(revisions(&rolled_back), json!(["asm-1-27"]));
     setup.mesh("upgrade start", &["--revision", "asm-1-28"]).await.unwrap();
-    setup.mesh("upgrade complete", &["--yes"]).await.unwrap();
-    eprintln!("{:?} {:?}", setup.puts(), started["eTag"]);
-    eprintln!("{:#?}", setup.simulator.journal());
+    let completed = setup.mesh("upgrade complete", &["--yes"]).await.unwrap();
+    assert_eq!(revisions(&completed), json!(["asm-1-28"]));
+    let refusal = setup.mesh("upgrade start", &["--revision", "asm-1-27"]).await.unwrap_err().to_string();
+    assert!(refusal.contains("Downgrade from asm-1-28 to asm-1-27 is not allowed."), "{refusal}");
+
+    let asked =
+        [vec!["asm-1-27", "asm-1-28"], vec!["asm-1-27"], vec!["asm-1-27", "asm-1-28"], vec!["asm-1-28"]];
+    assert_eq!(setup.puts(), asked);
+    for put in setup.simulator.accepted_puts() {
+        assert_eq!(put.if_match, None, "az has no lock on what it read");
+        assert_eq!(put.foreign_changes, [""; 0]);
+    }
+    assert!(setup.control_planes.installed().into_iter().eq(["asm-1-28"]));
+    let strangers = setup.simulator.journal().into_iter().filter(|entry| entry.call == Call::Other);
+    assert_eq!(strangers.count(), 0, "az asks for something that is not simulated");
 }
