@@ -22,18 +22,14 @@ pub fn ensure() -> Result<PathBuf> {
     hash.update(&version);
     let hash = format!("{:x}", hash.finalize());
     let root = cache_root()?.join("python");
-    let (environment, python) = (root.join(&hash[..16]), root.join(&hash[..16]).join("bin/python"));
+    let environment = root.join(&hash[..16]);
     fs::create_dir_all(&root)?;
     let lock = fs::File::create(root.join("lock"))?;
     lock.lock().context("cannot lock the cache")?;
-    // Written last: an environment without it was interrupted. It cannot be made elsewhere and moved, because its scripts
-    // know where they are.
-    let whole = environment.join("whole");
-    if !whole.exists() {
-        build(&environment, &python)?;
-        fs::write(&whole, &version)?;
+    if !environment.exists() {
+        build(&root, &environment)?;
     }
-    Ok(python)
+    Ok(environment.join("bin/python"))
 }
 
 /// The same place as for the programs of the test control plane, whose crate is not worth building for this.
@@ -67,14 +63,21 @@ fn version() -> Result<String> {
     Ok(version)
 }
 
-fn build(environment: &Path, python: &Path) -> Result<()> {
+/// Makes the environment elsewhere and moves it when it is whole. Its scripts then point to nowhere, so that clients are
+/// started as modules of its interpreter.
+fn build(root: &Path, environment: &Path) -> Result<()> {
+    const UNFINISHED: &str = ".unfinished";
+    for left in fs::read_dir(root)?.flatten() {
+        // Of an installation that was interrupted. Its pip may still run and write; what it keeps goes the next time.
+        if left.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            let _ = fs::remove_dir_all(left.path());
+        }
+    }
     let begun = Instant::now();
     eprintln!("installing the real clients from the package index (some minutes, once) …");
-    if environment.exists() {
-        fs::remove_dir_all(environment)?;
-    }
-    run(Command::new("python3").args(["-m", "venv"]).arg(environment))?;
-    run(Command::new(python).args([
+    let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(root)?;
+    run(Command::new("python3").args(["-m", "venv"]).arg(unfinished.path()))?;
+    run(Command::new(unfinished.path().join("bin/python")).args([
         "-m",
         "pip",
         "install",
@@ -83,6 +86,7 @@ fn build(environment: &Path, python: &Path) -> Result<()> {
         "--requirement",
         REQUIREMENTS,
     ]))?;
+    fs::rename(unfinished.keep(), environment)?;
     eprintln!("installed in {} s", begun.elapsed().as_secs());
     Ok(())
 }
