@@ -15,7 +15,7 @@ compilers:
 	@command -v go >/dev/null || { echo "go is missing: install Go 1.26 or newer"; exit 1; }
 	@command -v cc >/dev/null || { echo "a C compiler is missing: install gcc (Debian: apt-get install gcc libc6-dev)"; exit 1; }
 
-FAST := --workspace --exclude meshupgrade-e2e --exclude meshupgrade-testbed
+FAST := --workspace --exclude meshupgrade-e2e --exclude meshupgrade-testbed --exclude meshupgrade-arm-simulator
 
 .PHONY: check test
 check: tools ## the fast part, for the inner loop: formatting, lints, unit tests, sequences, golden files, Lua of Argo CD
@@ -24,11 +24,14 @@ check: tools ## the fast part, for the inner loop: formatting, lints, unit tests
 	cargo test --locked $(FAST)
 	@# Not from the cache of results: it does not see that scripts outside of the module changed.
 	cd tests/argo-cd && go vet ./... && go test -count=1 ./...
+	$(SIMULATOR) --lib --bins --test behaviour
+	$(SIMULATOR) --doc
 
 test: check ## the one test command: check, then everything on the real control plane
 	$(TESTBED) build
 	$(MAKE) --no-print-directory verify-generated
 	cargo test --locked --package meshupgrade-testbed
+	@$(MAKE) --no-print-directory clients
 	$(MAKE) --no-print-directory e2e
 
 # Each target has a control plane of its own, on which its scenarios run one after the other. Most of their time they wait,
@@ -61,6 +64,14 @@ e2e-long: ## faults, first half
 
 e2e-faults: ## faults, second half: everything that is not in the first
 	$(E2E) --test faults -- $(LONG:%=--skip=%)
+
+# All but the real clients belongs to `make check`: those are installed from the Python package index.
+SIMULATOR := cargo test --locked --package meshupgrade-arm-simulator
+
+.PHONY: clients
+clients: compilers ## the Azure SDK for Python and the Azure CLI against the simulated ARM (4 minutes the first time, then 15 seconds)
+	@command -v python3 >/dev/null || { echo "python3 is missing: install Python 3.10 or newer with its venv module"; exit 1; }
+	$(SIMULATOR) --test clients
 
 .PHONY: search
 search: tools ## search larger small worlds exhaustively than `make test` does (some minutes)
