@@ -45,12 +45,10 @@ def put(clusters, change):
     poller = clusters.begin_create_or_update(
         GROUP, NAME, cluster, etag=cluster.e_tag, match_condition=MatchConditions.IfNotModified
     )
-    first = poller.status()
     result = poller.result()
     assert poller.status() == "Succeeded", poller.status()
     assert result.provisioning_state == "Succeeded", result.provisioning_state
     assert result.e_tag != cluster.e_tag, "the eTag did not change"
-    SEEN.setdefault("first_states", []).append(first)
     return list(result.service_mesh_profile.istio.revisions)
 
 
@@ -90,6 +88,8 @@ def main():
         raise AssertionError("a stale eTag was accepted")
     except ResourceModifiedError as error:
         SEEN["stale"] = [error.status_code, error.error.code]
+    # Planted for this PUT, the seventh: its operation fails.
+    SEEN["failed"] = refused(lambda: put(clusters, lambda revisions: [*revisions, "asm-1-29"]))
     SEEN["missing"] = refused(lambda: clusters.get(GROUP, "nobody"))[:2]
 
 

@@ -242,10 +242,7 @@ pub(crate) fn put(shared: &Arc<Shared>, id: &str, sent: &Value, ask: &Ask<'_>) -
     let before = cluster.revisions();
     cluster.change(|document| {
         *document = accepted(document, sent.clone());
-        if let Some(revisions) = &revisions {
-            set_revisions(document, revisions);
-        }
-        Cluster::set_provisioning_state(document, "Updating");
+        set_wanted(document, revisions.as_deref());
     });
     // Source: azure-cli test_aks_azure_service_mesh_canary_upgrade.yaml: 200, `Updating`, the requested revisions at once,
     // these two headers, and neither Location nor Retry-After.
@@ -259,6 +256,25 @@ pub(crate) fn put(shared: &Arc<Shared>, id: &str, sent: &Value, ask: &Ask<'_>) -
         Some(seconds) => answer.with("retry-after", &seconds.to_string()),
         None => answer,
     }
+}
+
+fn set_wanted(document: &mut Value, revisions: Option<&[String]>) {
+    if let Some(revisions) = revisions {
+        set_revisions(document, revisions);
+    }
+    Cluster::set_provisioning_state(document, "Updating");
+}
+
+/// An accepted PUT of somebody else, who changes nothing but the revisions. False for an unknown cluster.
+pub(crate) fn put_by_somebody_else(shared: &Arc<Shared>, id: &str, revisions: &[String]) -> bool {
+    let operation_id = uuid(&format!("operation {}", shared.number()));
+    let mut state = lock(&shared.state);
+    let Some(cluster) = state.clusters.get_mut(id) else { return false };
+    let before = cluster.revisions();
+    cluster.change(|document| set_wanted(document, Some(revisions)));
+    let plan = Plan::new(operation_id, id.to_owned(), before, shared.config.operation_time, &[]);
+    operation::start(shared, &mut state, plan, false);
+    true
 }
 
 /// Why a PUT is refused before its content is looked at.

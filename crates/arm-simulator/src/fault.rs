@@ -47,7 +47,7 @@ pub enum Fault {
     /// 200 with a body of this many bytes. Nothing is done.
     Huge(usize),
     /// 307 to this place. Nothing is done.
-    Redirect(&'static str),
+    Redirect(String),
     /// No eTag in clusters.
     NoEtag,
     /// `upgrades` is left out of the upgrade profile.

@@ -34,16 +34,11 @@ pub struct Entry {
     pub body_digest: Option<String>,
     /// The revisions that a PUT asks for.
     pub revisions: Option<Vec<String>>,
+    /// Whether it is a PUT that was accepted and started an operation, whatever was then answered.
+    pub accepted: bool,
     /// JSON pointers of everything besides `revisions` that a PUT drops, changes or adds, against what a GET would
     /// have answered. Read-only fields do not count.
     pub foreign_changes: Vec<String>,
-}
-
-impl Entry {
-    /// Whether it is a PUT that the simulator accepted.
-    pub fn is_accepted_put(&self) -> bool {
-        self.call == Call::PutCluster && self.status.is_some_and(|status| status < 300)
-    }
 }
 
 pub(crate) fn digest(body: &[u8]) -> Option<String> {

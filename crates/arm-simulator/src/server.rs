@@ -101,6 +101,9 @@ async fn respond(
     let faults = lock(&shared.state).faults.take(call);
     let mut entry = shared.entry(call, head.method.as_str(), path);
     describe(&mut entry, &head.headers, &body);
+    if let (Call::PutCluster, Target::Cluster { id }) = (call, &target) {
+        describe_put(&mut entry, shared, id, &body);
+    }
     if faults.contains(&Fault::DropBefore) {
         entry.lost = true;
         lock(&shared.state).journal.push(entry);
@@ -138,6 +141,14 @@ fn describe(entry: &mut Entry, headers: &HeaderMap, body: &[u8]) {
     entry.client_request_id = header("x-ms-client-request-id");
     entry.user_agent = header("user-agent");
     entry.body_digest = digest(body);
+}
+
+fn describe_put(entry: &mut Entry, shared: &Shared, id: &str, body: &[u8]) {
+    let Ok(sent) = serde_json::from_slice::<Value>(body) else { return };
+    entry.revisions = Some(revisions_of(&sent));
+    if let Some(cluster) = lock(&shared.state).clusters.get(id) {
+        entry.foreign_changes = foreign_changes(&cluster.document, &sent);
+    }
 }
 
 /// Source of the headers: azure-cli test_aks_azure_service_mesh_canary_upgrade.yaml. Inferred: the request ids, which the
@@ -237,11 +248,9 @@ impl Exchange<'_> {
             )),
             (Call::PutCluster, Target::Cluster { id }) => {
                 let sent: Value = serde_json::from_slice(self.body).map_err(|error| unreadable(&error))?;
-                entry.revisions = Some(revisions_of(&sent));
-                if let Some(cluster) = lock(&self.shared.state).clusters.get(id) {
-                    entry.foreign_changes = foreign_changes(&cluster.document, &sent);
-                }
-                Ok(arm::put(self.shared, id, &sent, &ask))
+                let answer = arm::put(self.shared, id, &sent, &ask);
+                entry.accepted = answer.status.is_success();
+                Ok(answer)
             }
             _ => Ok(arm::get(self.shared, &ask)),
         }

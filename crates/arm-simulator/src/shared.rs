@@ -69,6 +69,7 @@ impl Shared {
             user_agent: None,
             body_digest: None,
             revisions: None,
+            accepted: false,
             foreign_changes: Vec::new(),
         }
     }

@@ -16,7 +16,7 @@ use crate::journal::Entry;
 use crate::operation::set_revisions;
 use crate::route::Call;
 use crate::shared::{Shared, State};
-use crate::{lock, server, tls};
+use crate::{arm, lock, server, tls};
 
 /// A simulator; dropping it ends its servers, connections and operations.
 pub struct Simulator {
@@ -101,7 +101,7 @@ impl Simulator {
 
     /// The PUTs that were accepted.
     pub fn accepted_puts(&self) -> Vec<Entry> {
-        self.journal().into_iter().filter(Entry::is_accepted_put).collect()
+        self.journal().into_iter().filter(|entry| entry.accepted).collect()
     }
 
     /// The stored document of a cluster, without id and eTags.
@@ -131,6 +131,17 @@ impl Simulator {
     pub fn set_revisions(&self, cluster: &str, revisions: &[&str]) -> Result<()> {
         let revisions: Vec<String> = revisions.iter().map(|&revision| revision.to_owned()).collect();
         self.change(cluster, |document| set_revisions(document, &revisions))
+    }
+
+    /// What somebody else's accepted PUT of these revisions does: an operation that installs and removes. It is in no journal.
+    /// Errors: no such cluster.
+    pub fn put_by_somebody_else(&self, cluster: &str, revisions: &[&str]) -> Result<()> {
+        let revisions: Vec<String> = revisions.iter().map(|&revision| revision.to_owned()).collect();
+        anyhow::ensure!(
+            arm::put_by_somebody_else(&self.shared, &key(cluster), &revisions),
+            "no such cluster: {cluster}"
+        );
+        Ok(())
     }
 
     /// [`Simulator::change`] of the provisioning state, for example to `Upgrading`.

@@ -4,7 +4,7 @@ use meshupgrade_arm_simulator::{Call, End, Fault, Times};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::Bench;
+use crate::support::{Bench, set_revisions, until};
 
 const BOTH: [&str; 2] = ["asm-1-27", "asm-1-28"];
 
@@ -51,18 +51,19 @@ async fn a_race_inside_aks_has_the_flat_form() {
 async fn a_dropped_connection_does_nothing_and_a_lost_answer_everything() {
     let bench = Bench::start().await;
     let mut body = bench.get_cluster().await;
-    crate::support::set_revisions(&mut body, &BOTH);
+    set_revisions(&mut body, &BOTH);
     let put = async || bench.try_send(Method::PUT, &bench.cluster_url(), None, Some(&body)).await;
     bench.simulator.plant(Call::PutCluster, Fault::DropBefore).unwrap();
     assert!(put().await.is_err());
     let entry = bench.simulator.journal().pop().unwrap();
-    assert_eq!((entry.status, entry.lost), (None, true));
+    assert_eq!((entry.status, entry.lost, entry.accepted), (None, true, false));
+    assert_eq!(entry.revisions.unwrap(), BOTH, "what a PUT wants is noted whatever becomes of it");
     assert_eq!(bench.simulator.revisions(&bench.cluster.id()), ["asm-1-27"]);
 
     bench.simulator.plant(Call::PutCluster, Fault::LoseAnswer).unwrap();
     assert!(put().await.is_err());
     let entry = bench.simulator.journal().pop().unwrap();
-    assert_eq!((entry.status, entry.lost, entry.is_accepted_put()), (Some(200), true, true));
+    assert_eq!((entry.status, entry.lost, entry.accepted), (Some(200), true, true));
     assert_eq!(bench.simulator.revisions(&bench.cluster.id()), BOTH);
     until(|| bench.installed() == BOTH).await;
     assert_eq!(bench.get(&bench.cluster.id()).await.status, 200, "the next connection works");
@@ -82,9 +83,18 @@ async fn answers_that_are_late_or_no_answers() {
     assert!(garbage.status == 200 && serde_json::from_str::<Value>(&garbage.text).is_err());
     plant(Fault::Huge(5 << 20));
     assert_eq!(bench.get(&id).await.text.len(), 5 << 20);
-    plant(Fault::Redirect("https://127.0.0.1:1/elsewhere"));
+    plant(Fault::Redirect("https://127.0.0.1:1/elsewhere".to_owned()));
     let redirect = bench.get(&id).await;
     assert_eq!((redirect.status, redirect.header("location")), (307, Some("https://127.0.0.1:1/elsewhere")));
+}
+
+#[tokio::test]
+async fn a_put_that_is_answered_with_garbage_is_not_accepted() {
+    let bench = Bench::start().await;
+    bench.simulator.plant(Call::PutCluster, Fault::Garbage).unwrap();
+    assert_eq!(bench.put_revisions(&BOTH).await.status, 200);
+    assert_eq!(bench.simulator.accepted_puts().len(), 0);
+    assert_eq!(bench.simulator.revisions(&bench.cluster.id()), ["asm-1-27"]);
 }
 
 #[tokio::test]
@@ -165,13 +175,13 @@ async fn an_operation_that_is_never_found_still_ends() {
 #[tokio::test]
 async fn faults_show_at_the_request_they_are_planted_for() {
     let bench = Bench::start().await;
-    let times = Times::At { after: 1, count: 2 };
+    let times = Times::At { after: 2, count: 2 };
     bench.simulator.plant_at(Call::GetCluster, Fault::ServerError(503), times).unwrap();
     let mut seen = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..5 {
         seen.push(bench.get(&bench.cluster.id()).await.status);
     }
-    assert_eq!(seen, [200, 503, 503, 200]);
+    assert_eq!(seen, [200, 200, 503, 503, 200]);
     let wrong = bench.simulator.plant(Call::GetCluster, Fault::NeverInstalled);
     assert!(wrong.is_err(), "a fault that cannot show");
 }
@@ -182,14 +192,4 @@ async fn sign_in_can_be_down() {
     bench.simulator.plant(Call::Token, Fault::ServerError(503)).unwrap();
     assert_eq!(bench.ask_token(&bench.token_form()).await.status, 503);
     assert_eq!(bench.ask_token(&bench.token_form()).await.status, 200);
-}
-
-async fn until(mut holds: impl FnMut() -> bool) {
-    for _ in 0..500 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("it does not come about");
 }

@@ -186,3 +186,14 @@ pub async fn read(request: reqwest::RequestBuilder) -> reqwest::Result<Answered>
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     Ok(Answered { status, headers, text: response.text().await? })
 }
+
+/// Waits until this holds.
+pub async fn until(mut holds: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it does not come about");
+}

@@ -6,13 +6,16 @@ use meshupgrade_arm_simulator::{Call, ControlPlanes, Fault};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Bench, set_revisions};
+use crate::support::{Bench, set_revisions, until};
+
+/// Long enough for a few requests on a busy machine.
+const LONG: Duration = Duration::from_secs(1);
 
 #[tokio::test]
 async fn an_accepted_put_is_updating_until_its_operation_ends() {
     let bench = Bench::start().await;
     let id = bench.cluster.id();
-    bench.simulator.plant(Call::PutCluster, Fault::OperationTakes(Duration::from_millis(100))).unwrap();
+    bench.simulator.plant(Call::PutCluster, Fault::OperationTakes(LONG)).unwrap();
     let before = bench.simulator.etag(&id);
     let accepted = bench.put_revisions(&["asm-1-27", "asm-1-28"]).await;
     assert_eq!(accepted.status, 200);
@@ -108,8 +111,19 @@ async fn a_write_of_somebody_else_makes_an_etag_stale() {
 }
 
 #[tokio::test]
+async fn a_put_of_somebody_else_has_an_operation_and_no_line_in_the_journal() {
+    let bench = Bench::with(&["asm-1-27"], |config| config.operation_time = LONG).await;
+    let id = bench.cluster.id();
+    bench.simulator.put_by_somebody_else(&id, &["asm-1-27", "asm-1-28"]).unwrap();
+    assert_eq!(bench.put_revisions(&["asm-1-27"]).await.error(), (409, "OperationNotAllowed".to_owned()));
+    until(|| bench.installed() == ["asm-1-27", "asm-1-28"]).await;
+    assert_eq!(bench.simulator.accepted_puts().len(), 0);
+    assert!(bench.simulator.put_by_somebody_else("/nobody", &[]).is_err());
+}
+
+#[tokio::test]
 async fn the_journal_names_what_a_put_loses_and_the_cluster_loses_it() {
-    let bench = Bench::start().await;
+    let bench = Bench::with(&["asm-1-27"], |config| config.operation_time = LONG).await;
     let mut body = bench.get_cluster().await;
     body["properties"]["serviceMeshProfile"]["istio"].as_object_mut().unwrap().remove("components");
     body["properties"]["provisioningState"] = json!("Failed");
@@ -144,7 +158,11 @@ async fn an_operation_is_found_only_under_the_url_that_was_given() {
 
 #[tokio::test]
 async fn retry_after_is_sent_while_an_operation_runs_if_wanted() {
-    let bench = Bench::with(&["asm-1-27"], |config| config.retry_after = Some(7)).await;
+    let bench = Bench::with(&["asm-1-27"], |config| {
+        config.retry_after = Some(7);
+        config.operation_time = LONG;
+    })
+    .await;
     let accepted = bench.put_revisions(&["asm-1-27", "asm-1-28"]).await;
     assert_eq!(accepted.header("retry-after"), Some("7"));
     let url = accepted.header("azure-asyncoperation").unwrap();

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 
 const REQUIREMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/python/requirements.txt");
+const CONSTRAINTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/python/constraints.txt");
 /// The oldest version for which azure-cli 2.91 is made.
 const OLDEST: (u32, u32) = (3, 10);
 
@@ -18,7 +19,9 @@ const OLDEST: (u32, u32) = (3, 10);
 pub fn ensure() -> Result<PathBuf> {
     let version = version()?;
     let mut hash = Sha256::new();
-    hash.update(fs::read(REQUIREMENTS).context(REQUIREMENTS)?);
+    for file in [REQUIREMENTS, CONSTRAINTS] {
+        hash.update(fs::read(file).context(file)?);
+    }
     hash.update(&version);
     let hash = format!("{:x}", hash.finalize());
     let root = cache_root()?.join("python");
@@ -77,15 +80,9 @@ fn build(root: &Path, environment: &Path) -> Result<()> {
     eprintln!("installing the real clients from the package index (some minutes, once) …");
     let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(root)?;
     run(Command::new("python3").args(["-m", "venv"]).arg(unfinished.path()))?;
-    run(Command::new(unfinished.path().join("bin/python")).args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--requirement",
-        REQUIREMENTS,
-    ]))?;
+    run(Command::new(unfinished.path().join("bin/python"))
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+        .args(["--requirement", REQUIREMENTS, "--constraint", CONSTRAINTS]))?;
     fs::rename(unfinished.keep(), environment)?;
     eprintln!("installed in {} s", begun.elapsed().as_secs());
     Ok(())
