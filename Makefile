@@ -38,7 +38,7 @@ test: check ## the one test command: check, then everything on the real control 
 # so that two at once fit on two cores.
 E2E := cargo test --locked --package meshupgrade-e2e
 LONG := completion:: control_plane:: crash:: labels::
-E2E_TARGETS := e2e-long e2e-faults e2e-short e2e-defaults e2e-telemetry
+E2E_TARGETS := e2e-long e2e-faults e2e-short e2e-defaults e2e-telemetry e2e-aks
 .PHONY: e2e $(E2E_TARGETS)
 # On the command line only: who has KUBECONFIG in the environment does not ask for scenarios on that cluster.
 ifeq ($(origin KUBECONFIG),command line)
@@ -58,6 +58,9 @@ e2e-defaults: ## one upgrade with every default (about a minute)
 
 e2e-telemetry: ## a real Prometheus, and xDS clients of the real istiods (about a minute)
 	$(E2E) --test telemetry
+
+e2e-aks: ## the AKS add-on, with a simulated Azure that installs and removes real istiods
+	$(E2E) --test aks
 
 e2e-long: ## faults, first half
 	$(E2E) --test faults -- $(LONG)

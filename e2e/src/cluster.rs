@@ -7,11 +7,12 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use meshupgrade_testbed::{Cluster, ClusterOptions};
+use meshupgrade_core::aks::ISTIO_NAMESPACE as AKS_NAMESPACE;
+use meshupgrade_testbed::{Cluster, ClusterOptions, IstioRevision};
 use tokio::runtime::Runtime;
 
 use crate::scenario::Scenario;
-use crate::{install, operator};
+use crate::{SOURCE, install, operator};
 
 /// No scenario is worth more: a hanging one must not eat the time of the others.
 const DEADLINE: Duration = Duration::from_mins(4);
@@ -25,9 +26,34 @@ pub struct World {
     pub kubeconfig: PathBuf,
     /// Where everything is kept, also after the end.
     pub dir: PathBuf,
+    /// Which mesh it has.
+    pub kind: Kind,
     /// Taken by the first scenario that asks for a Prometheus.
     pub prometheus_port: OnceLock<u16>,
     _lock: File,
+}
+
+/// Which mesh a test binary is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Two revisions, installed by somebody else.
+    SelfManaged,
+    /// The add-on of AKS, with the source only: the simulated Azure installs and removes revisions.
+    Aks,
+}
+
+impl Kind {
+    /// What is there at the beginning and the end of each scenario.
+    pub fn options(self) -> ClusterOptions {
+        match self {
+            Self::SelfManaged => ClusterOptions::default(),
+            Self::Aks => ClusterOptions {
+                istio_namespace: AKS_NAMESPACE.into(),
+                revisions: vec![IstioRevision::new(SOURCE, "1.27.5")],
+                ..ClusterOptions::default()
+            },
+        }
+    }
 }
 
 /// Outlives every test: the testbed's own tasks run on it.
@@ -40,8 +66,17 @@ static TURN: Mutex<()> = Mutex::new(());
 /// # Panics
 ///
 /// If the scenario fails.
-#[expect(clippy::panic, reason = "that is how a test fails")]
 pub fn scenario(name: &str, body: impl AsyncFnOnce(&mut Scenario) -> Result<()>) {
+    scenario_of(Kind::SelfManaged, name, body);
+}
+
+/// [`scenario`] on a mesh of this kind, which is the same for all scenarios of a test binary.
+///
+/// # Panics
+///
+/// If the scenario fails.
+#[expect(clippy::panic, reason = "that is how a test fails")]
+pub fn scenario_of(kind: Kind, name: &str, body: impl AsyncFnOnce(&mut Scenario) -> Result<()>) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = match runtime() {
         Ok(runtime) => runtime,
@@ -49,7 +84,7 @@ pub fn scenario(name: &str, body: impl AsyncFnOnce(&mut Scenario) -> Result<()>)
     };
     let world = WORLD.get_or_init(|| {
         let begun = Instant::now();
-        let started = runtime.block_on(start()).map_err(|error| format!("{error:#}"));
+        let started = runtime.block_on(start(kind)).map_err(|error| format!("{error:#}"));
         eprintln!("control plane started in {:.1} s", begun.elapsed().as_secs_f32());
         started
     });
@@ -106,14 +141,14 @@ fn runtime() -> Result<&'static Runtime> {
     Ok(RUNTIME.get_or_init(|| runtime))
 }
 
-async fn start() -> Result<World> {
+async fn start(kind: Kind) -> Result<World> {
     let (dir, lock) = directory()?;
-    let options = ClusterOptions { dir: Some(dir.join("cluster")), ..ClusterOptions::default() };
+    let options = ClusterOptions { dir: Some(dir.join("cluster")), ..kind.options() };
     let building = tokio::task::spawn_blocking(operator::build);
     let cluster = Cluster::start(options).await?;
     let kubeconfig = install::install(&cluster).await?;
     building.await??;
-    Ok(World { cluster, kubeconfig, dir, prometheus_port: OnceLock::new(), _lock: lock })
+    Ok(World { cluster, kubeconfig, dir, kind, prometheus_port: OnceLock::new(), _lock: lock })
 }
 
 /// A directory for this test binary, emptied of what the last run left for inspection.

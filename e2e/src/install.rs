@@ -27,7 +27,9 @@ pub const TOKEN_SECONDS: i64 = 3 * 3600;
 pub async fn install(cluster: &Cluster) -> Result<PathBuf> {
     let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}");
     cluster.apply_yaml(&namespace).await?;
-    let rendered = cluster.helm(&["template", RELEASE, CHART, "--namespace", NAMESPACE]).await?;
+    let istio = format!("istioNamespaces={{{}}}", cluster.istio_namespace());
+    let rendered =
+        cluster.helm(&["template", RELEASE, CHART, "--namespace", NAMESPACE, "--set", &istio]).await?;
     cluster.apply_yaml(&installed(&rendered)?).await.context("cannot install the chart")?;
     let kubeconfig = cluster.service_account_kubeconfig(NAMESPACE, RELEASE, TOKEN_SECONDS).await?;
     served(&cluster.client()).await?;

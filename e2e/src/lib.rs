@@ -16,6 +16,7 @@
 //! ```
 
 pub mod audit;
+pub mod azure;
 pub mod cluster;
 pub mod install;
 pub mod interrupt;
@@ -28,7 +29,7 @@ pub mod tail;
 pub mod telemetry;
 pub mod upgrade;
 
-pub use cluster::scenario;
+pub use cluster::{Kind, scenario, scenario_of};
 pub use mesh::{App, Mesh};
 pub use operator::OperatorSpec;
 pub use referee::Workload;

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, Client, ResourceExt};
 use meshupgrade_api::MeshUpgrade;
-use meshupgrade_testbed::{Cluster, ClusterOptions, IstioRevision, SYSTEM_NAMESPACE, client_for, wait_for};
+use meshupgrade_testbed::{Cluster, IstioRevision, client_for, wait_for};
 
 use crate::audit::Log;
 use crate::cluster::World;
@@ -43,7 +43,7 @@ impl Scenario {
         let case = Case {
             operator: USER.into(),
             operator_namespace: NAMESPACE.into(),
-            istio_namespace: SYSTEM_NAMESPACE.into(),
+            istio_namespace: world.cluster.istio_namespace().into(),
             source: SOURCE.into(),
             target: TARGET.into(),
             settle: Duration::from_secs(1),
@@ -209,7 +209,13 @@ impl Scenario {
         let leases: Api<Lease> = Api::namespaced(self.client(), NAMESPACE);
         leases.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
         self.remove_namespaces().await?;
-        for revision in &ClusterOptions::default().revisions {
+        let wanted = self.world.kind.options().revisions;
+        for name in self.cluster().revisions() {
+            if wanted.iter().all(|revision| revision.name != name) {
+                self.cluster().remove_revision(&name).await?;
+            }
+        }
+        for revision in &wanted {
             self.restore(revision).await?;
         }
         Ok(())
@@ -217,7 +223,7 @@ impl Scenario {
 
     async fn restore(&self, revision: &IstioRevision) -> Result<()> {
         let cluster = self.cluster();
-        let deployments: Api<Deployment> = Api::namespaced(self.client(), SYSTEM_NAMESPACE);
+        let deployments: Api<Deployment> = Api::namespaced(self.client(), self.cluster().istio_namespace());
         if deployments.get_opt(&format!("istiod-{}", revision.name)).await?.is_none() {
             return cluster.install_revision(revision).await;
         }

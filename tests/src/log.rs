@@ -115,5 +115,7 @@ fn of(about: Option<&About>) -> String {
         Some(About::Namespace(name)) => format!(" (namespace {name})"),
         Some(About::Workload(workload)) => format!(" ({workload})"),
         Some(About::Gateway(gateway)) => format!(" ({gateway})"),
+        Some(About::ConfigMap(map)) => format!(" ({map})"),
+        Some(About::Cluster(cluster)) => format!(" ({cluster})"),
     }
 }

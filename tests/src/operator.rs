@@ -339,6 +339,8 @@ impl Operator {
             namespaces,
             workloads,
             gateways: BTreeMap::new(),
+            aks: None,
+            shared_mesh: BTreeMap::new(),
             pods: self
                 .synced
                 .iter()
@@ -385,7 +387,9 @@ impl Operator {
         let answer = match effect {
             Effect::Relabel(relabel) => around.world.relabel(relabel, seen).map(|()| 0),
             Effect::Restart(restart) => around.world.restart(restart, seen),
-            Effect::Gateway(_) => Err(crate::world::api::Refusal::NotFound),
+            Effect::Gateway(_) | Effect::SetRevisions(_) | Effect::MeshConfig(_) => {
+                Err(crate::world::api::Refusal::NotFound)
+            }
         };
         match (answer, fault) {
             (Ok(_), Some(_)) => self.fail(around.world, fault, effect.because()),
@@ -415,8 +419,8 @@ impl Operator {
                     self.answers.workloads.insert(restart.workload.clone(), answer);
                 }
             }
-            // These worlds have no Gateways.
-            Effect::Gateway(_) => {}
+            // These worlds have neither Gateways nor a cloud.
+            Effect::Gateway(_) | Effect::SetRevisions(_) | Effect::MeshConfig(_) => {}
         }
     }
 
@@ -469,6 +473,8 @@ fn identity(effect: &Effect) -> (About, String) {
         Effect::Relabel(relabel) => (About::Namespace(relabel.namespace.clone()), relabel.stamp.clone()),
         Effect::Restart(restart) => (About::Workload(restart.workload.clone()), restart.stamp.clone()),
         Effect::Gateway(label) => (About::Gateway(label.gateway.clone()), label.stamp.clone()),
+        Effect::SetRevisions(change) => (About::Cluster(change.cluster.clone()), change.stamp.clone()),
+        Effect::MeshConfig(change) => (About::ConfigMap(change.map.clone()), change.stamp.clone()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
+use meshupgrade_core::aks::ISTIO_NAMESPACE;
 use meshupgrade_core::ids::{NamespaceName, Revision, Uid};
 use meshupgrade_core::intent::{self, Intent, WaveIntent, WaveSelect};
 use meshupgrade_core::labels::{ACTION, RETRY};
@@ -9,12 +10,13 @@ use meshupgrade_core::observed::IntOrPercent;
 use meshupgrade_core::selector::{LabelSelector, Operator, Requirement};
 
 use crate::FieldError;
+use crate::aks::AksSpec;
 use crate::analysis;
 use crate::limits;
 use crate::restart::{Budgets, RunningJobs};
 use crate::spec::{
-    CompletionMode, MeshUpgrade, NamespaceSelector, OnFailure, RollbackControlPlane, RollbackScope,
-    SelectorOperator, WaveApproval, WaveSpec,
+    CompletionMode, ControlPlaneSpec, MeshUpgrade, NamespaceSelector, OnFailure, RetiredMeshConfig,
+    RollbackControlPlane, RollbackScope, SelectorOperator, WaveApproval, WaveSpec,
 };
 use crate::window::windows;
 
@@ -29,7 +31,12 @@ impl MeshUpgrade {
             return Err(errors);
         }
         let spec = &self.spec;
-        let istio_namespace = spec.control_plane.external.clone().unwrap_or_default().namespace;
+        let aks =
+            spec.control_plane.aks.as_ref().map(AksSpec::cluster).transpose().map_err(|wrong| vec![wrong])?;
+        let istio_namespace = match &spec.control_plane.external {
+            Some(external) => external.namespace.clone(),
+            None => ISTIO_NAMESPACE.to_owned(),
+        };
         Ok(Intent {
             name: self.name_any(),
             uid: Uid(self.metadata.uid.clone().unwrap_or_default()),
@@ -37,7 +44,9 @@ impl MeshUpgrade {
             target: Revision(spec.target_revision.clone()),
             source: spec.source_revision.clone().map(Revision),
             run_id: spec.run_id.clone().unwrap_or_default(),
+            aks,
             istio_namespace: NamespaceName(istio_namespace),
+            retired_mesh_config: retired_mesh_config(&spec.control_plane),
             settle_seconds: spec.injection.settle_seconds,
             waves: waves(spec.waves.as_deref())?,
             restart: intent::RestartIntent {
@@ -86,6 +95,16 @@ impl MeshUpgrade {
             }),
             action: self.annotations().get(ACTION).map(|value| intent::Action::parse(value)),
         })
+    }
+}
+
+fn retired_mesh_config(control_plane: &ControlPlaneSpec) -> intent::RetiredMeshConfig {
+    let aks = control_plane.aks.as_ref().map(|aks| aks.retired_mesh_config);
+    let external = control_plane.external.as_ref().map(|external| external.retired_mesh_config);
+    match aks.or(external).unwrap_or_default() {
+        RetiredMeshConfig::RemoveCopy => intent::RetiredMeshConfig::RemoveCopy,
+        RetiredMeshConfig::Remove => intent::RetiredMeshConfig::Remove,
+        RetiredMeshConfig::Keep => intent::RetiredMeshConfig::Keep,
     }
 }
 

@@ -5,6 +5,7 @@
 //! ([`crd()`]), and as code ([`MeshUpgrade::validate`]) for the command line and for an operator that meets an object
 //! which an older CRD let in.
 
+pub mod aks;
 pub mod analysis;
 pub mod checks;
 pub mod crd;

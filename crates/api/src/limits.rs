@@ -25,6 +25,17 @@ pub const TIMEOUT_SECONDS: u32 = 86_400;
 /// Longest settle time of a label, in seconds: an hour.
 pub const SETTLE_SECONDS: u32 = 3_600;
 
+/// Length of the id of a subscription.
+pub const UUID: usize = 36;
+/// The id of a subscription of Azure.
+pub const UUID_PATTERN: &str = "^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$";
+/// Longest name of a resource group.
+pub const RESOURCE_GROUP: usize = 90;
+/// Name of a resource group. Source: resource-name-rules.md of Azure's documentation.
+pub const RESOURCE_GROUP_PATTERN: &str = r"^[\p{L}\p{N}_().-]*[\p{L}\p{N}_()-]$";
+/// Name of a managed cluster. Source: the same.
+pub const CLUSTER_PATTERN: &str = "^[a-zA-Z0-9]([a-zA-Z0-9_-]*[a-zA-Z0-9])?$";
+
 /// Most metrics of a list.
 pub const METRICS: usize = 8;
 /// Longest query, in characters.

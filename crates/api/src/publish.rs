@@ -108,6 +108,10 @@ impl From<&Wait> for Blocked {
                 Some(workload.namespace.to_string()),
                 Some(workload.name.clone()),
             ),
+            Some(About::Cluster(cluster)) => (Some("ManagedCluster"), None, Some(cluster.name().to_owned())),
+            Some(About::ConfigMap(map)) => {
+                (Some("ConfigMap"), Some(map.namespace.to_string()), Some(map.name.clone()))
+            }
             Some(About::Gateway(gateway)) => {
                 (Some("Gateway"), Some(gateway.namespace.to_string()), Some(gateway.name.clone()))
             }

@@ -66,8 +66,8 @@ pub const SELECTOR_VALUES: Rule = Rule {
 /// Exactly one control plane.
 pub const CONTROL_PLANE: Rule = Rule {
     field: "",
-    rule: "has(self.external)",
-    message: "exactly one kind of control plane must be set: external",
+    rule: "[has(self.aks), has(self.external)].exists_one(it, it)",
+    message: "exactly one kind of control plane must be set: aks or external",
 };
 
 /// A time zone must be one that the API server knows; asking for the time there fails otherwise.

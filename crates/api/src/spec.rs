@@ -7,6 +7,7 @@ use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::aks::AksSpec;
 use crate::analysis::AnalysisSpec;
 use crate::limits;
 use crate::restart::RestartSpec;
@@ -108,7 +109,13 @@ pub struct MeshUpgradeSpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = validations(&[rules::CONTROL_PLANE])))]
 pub struct ControlPlaneSpec {
-    /// Somebody else installs and removes them, for example Helm, Argo CD, Flux or the Sail operator. The run waits for
+    /// The Istio add-on of a managed cluster of Azure, which the operator itself upgrades: it adds the target's control plane, and
+    /// removes the one that has to go. The operator's identity needs the right to write the whole cluster
+    /// (`Microsoft.ContainerService/managedClusters/write`); who does not want that uses `external`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aks: Option<AksSpec>,
+
+    /// Somebody else installs and removes them, for example Helm, Argo CD, Flux, the Sail operator, `az` or Terraform. The run waits for
     /// the target's control plane, and says at the end which one has to go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalSpec>,
@@ -122,6 +129,23 @@ pub struct ExternalSpec {
     #[serde(default = "istio_namespace")]
     #[schemars(length(min = 1, max = limits::NAME), regex(pattern = limits::DNS_LABEL))]
     pub namespace: String,
+
+    /// In `aks-istio-system`: what becomes of the ConfigMap `istio-shared-configmap-REVISION` of the revision that went, once its control
+    /// plane is gone.
+    #[serde(default)]
+    pub retired_mesh_config: RetiredMeshConfig,
+}
+
+/// What becomes of the shared mesh configuration of a revision whose control plane is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RetiredMeshConfig {
+    /// It is removed if it is a copy that the operator made and nobody changed.
+    #[default]
+    RemoveCopy,
+    /// It is removed, whoever wrote it.
+    Remove,
+    /// It stays.
+    Keep,
 }
 
 fn istio_namespace() -> String {
@@ -130,7 +154,7 @@ fn istio_namespace() -> String {
 
 impl Default for ExternalSpec {
     fn default() -> Self {
-        Self { namespace: istio_namespace() }
+        Self { namespace: istio_namespace(), retired_mesh_config: RetiredMeshConfig::default() }
     }
 }
 

@@ -93,9 +93,10 @@ impl MeshUpgradeSpec {
         {
             found.add("spec.runId", format!("must have at most {} characters", limits::NAME));
         }
-        match &self.control_plane.external {
-            Some(external) => found.name("spec.controlPlane.external.namespace", &external.namespace),
-            None => found.add("spec.controlPlane", rules::CONTROL_PLANE.message),
+        match (&self.control_plane.aks, &self.control_plane.external) {
+            (Some(aks), None) => found.0.extend(aks.cluster().err()),
+            (None, Some(external)) => found.name("spec.controlPlane.external.namespace", &external.namespace),
+            (None, None) | (Some(_), Some(_)) => found.add("spec.controlPlane", rules::CONTROL_PLANE.message),
         }
         found.range("spec.injection.settleSeconds", self.injection.settle_seconds, 1, limits::SETTLE_SECONDS);
         if let Some(waves) = &self.waves {

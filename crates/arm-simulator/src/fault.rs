@@ -149,6 +149,11 @@ impl Faults {
         self.planted.clear();
     }
 
+    /// How many have not shown as often as they were to.
+    pub fn pending(&self) -> usize {
+        self.planted.iter().filter(|(_, _, _, count)| count.is_some_and(|left| left > 0)).count()
+    }
+
     /// The faults that this request shows.
     pub fn take(&mut self, call: Call) -> Vec<Fault> {
         let mut shown = Vec::new();

@@ -1,5 +1,7 @@
 //! The third step: carries out effects. Each is one call; what it was answered is the only thing that is believed.
 
+mod mesh_config;
+
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -135,6 +137,12 @@ async fn send(context: &Context, intent: &Intent, effect: &Effect) -> Outcome {
         Effect::Relabel(relabel) => send_relabel(context, relabel).await,
         Effect::Restart(restart) => send_restart(context, intent, restart).await,
         Effect::Gateway(label) => send_gateway(context, label).await,
+        Effect::MeshConfig(change) => mesh_config::send(context, change).await,
+        Effect::SetRevisions(change) => {
+            // What becomes of it is seen in a later pass.
+            context.managed_clusters.write(&intent.uid, change);
+            Ok(())
+        }
     };
     match outcome {
         Ok(()) => Outcome::Applied,
@@ -289,6 +297,8 @@ fn kind(effect: &Effect) -> &'static str {
         Effect::Relabel(_) => "relabel",
         Effect::Restart(_) => "restart",
         Effect::Gateway(_) => "gateway",
+        Effect::SetRevisions(_) => "revisions",
+        Effect::MeshConfig(_) => "mesh-config",
     }
 }
 
@@ -298,6 +308,8 @@ fn identity(effect: &Effect) -> Write {
         Effect::Relabel(relabel) => &relabel.stamp,
         Effect::Restart(restart) => &restart.stamp,
         Effect::Gateway(label) => &label.stamp,
+        Effect::SetRevisions(change) => &change.stamp,
+        Effect::MeshConfig(change) => &change.stamp,
     };
     (about(effect), stamp.clone())
 }
@@ -307,6 +319,8 @@ fn about(effect: &Effect) -> About {
         Effect::Relabel(relabel) => About::Namespace(relabel.namespace.clone()),
         Effect::Restart(restart) => About::Workload(restart.workload.clone()),
         Effect::Gateway(label) => About::Gateway(label.gateway.clone()),
+        Effect::SetRevisions(change) => About::Cluster(change.cluster.clone()),
+        Effect::MeshConfig(change) => About::ConfigMap(change.map.clone()),
     }
 }
 
@@ -315,6 +329,8 @@ fn log(intent: &Intent, effect: &Effect, outcome: &Outcome) {
         Effect::Relabel(relabel) => format!("Namespace {}", relabel.namespace),
         Effect::Restart(restart) => restart.workload.to_string(),
         Effect::Gateway(label) => label.gateway.to_string(),
+        Effect::SetRevisions(change) => change.cluster.to_string(),
+        Effect::MeshConfig(change) => change.map.to_string(),
     };
     let (upgrade, effect, because) = (&intent.name, kind(effect), effect.because());
     match outcome {

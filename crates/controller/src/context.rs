@@ -19,6 +19,7 @@ use crate::client::{CallError, Clients};
 use crate::election::Leadership;
 use crate::events::Events;
 use crate::health::Health;
+use crate::managed_clusters::ManagedClusters;
 use crate::memory::{self, Memory};
 use crate::metric_sources::MetricSources;
 use crate::metrics::Metrics;
@@ -58,6 +59,8 @@ pub struct Context {
     pub censuses: Censuses,
     /// Queries of metric sources, on demand.
     pub metric_sources: MetricSources,
+    /// Managed clusters of Azure, on demand.
+    pub managed_clusters: ManagedClusters,
     /// The standing count of proxies.
     pub proxies: ProxyCount,
     /// All MeshUpgrades.
@@ -128,6 +131,7 @@ impl Context {
             self.pods.want(&uid, &BTreeSet::new());
             self.censuses.forget(&uid);
             self.metric_sources.forget(&uid);
+            self.managed_clusters.forget(&uid);
             if alive.is_empty() || !cached.iter().any(|object| object.name_any() == gone.name) {
                 self.metrics.upgrades.forget(&gone.name, &gone.record);
             }
@@ -150,6 +154,7 @@ impl Context {
             applied: self.memory.applied(&intent.uid),
             refused: self.memory.refused(&intent.uid),
             operator: self.settings.operator.clone(),
+            aks: self.managed_clusters.last(&intent.uid),
             answers: self.metric_sources.answers(&intent.uid),
             ..self.stores.snapshot(&intent.istio_namespace, &config_maps)
         })
@@ -160,6 +165,7 @@ impl Context {
         self.memory.set_needs(&intent.uid, needs);
         self.pods.want(&intent.uid, &needs.pods);
         self.metric_sources.want(&intent.uid, &needs.queries);
+        self.managed_clusters.want(&intent.uid, needs.aks.as_ref());
         let since = needs.census_since?;
         self.censuses.want(self, &intent.uid, &intent.istio_namespace, since)
     }

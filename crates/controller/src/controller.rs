@@ -96,7 +96,8 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
     let began = Instant::now();
     context.metrics.process.pass_began();
     let result = match &object.0 {
-        Ok(cached) => pass(&context, cached).await.inspect(|_| {
+        // What a pass sees of the cluster is large.
+        Ok(cached) => Box::pin(pass(&context, cached)).await.inspect(|_| {
             context.memory.succeed(&memory::uid(cached));
         }),
         Err(invalid) => {

@@ -165,12 +165,14 @@ fn kube_event(event: &Event) -> KubeEvent {
         note: Some(event.note.chars().take(MAX_NOTE).collect()),
         action: event.reason.to_owned(),
         // Without it the recorder folds events of different objects into the first one.
-        secondary: event.about.as_ref().map(reference),
+        secondary: event.about.as_ref().and_then(reference),
     }
 }
 
-fn reference(about: &About) -> ObjectReference {
-    match about {
+/// `None` for what is no object of the cluster.
+fn reference(about: &About) -> Option<ObjectReference> {
+    let reference = match about {
+        About::Cluster(_) => return None,
         About::Namespace(namespace) => ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Namespace".to_owned()),
@@ -184,6 +186,13 @@ fn reference(about: &About) -> ObjectReference {
             name: Some(workload.name.clone()),
             ..ObjectReference::default()
         },
+        About::ConfigMap(map) => ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("ConfigMap".to_owned()),
+            namespace: Some(map.namespace.to_string()),
+            name: Some(map.name.clone()),
+            ..ObjectReference::default()
+        },
         About::Gateway(gateway) => ObjectReference {
             api_version: Some("gateway.networking.k8s.io/v1".to_owned()),
             kind: Some("Gateway".to_owned()),
@@ -191,7 +200,8 @@ fn reference(about: &About) -> ObjectReference {
             name: Some(gateway.name.clone()),
             ..ObjectReference::default()
         },
-    }
+    };
+    Some(reference)
 }
 
 #[cfg(test)]

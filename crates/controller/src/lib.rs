@@ -19,6 +19,7 @@ pub mod controller;
 pub mod election;
 pub mod events;
 pub mod health;
+pub mod managed_clusters;
 pub mod memory;
 pub mod metric_sources;
 pub mod metrics;

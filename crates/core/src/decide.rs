@@ -8,7 +8,7 @@ use crate::intent::Intent;
 use crate::invariant;
 use crate::machine::pass::Pass;
 use crate::machine::phase::{Phase, Trigger};
-use crate::machine::{back, complete, people, progress, start, wave};
+use crate::machine::{aks, back, complete, mesh_config, people, progress, start, wave};
 use crate::observed::Snapshot;
 use crate::record::{Record, RollbackCause, SCHEMA};
 use crate::view;
@@ -25,6 +25,7 @@ pub fn decide(now: Timestamp, intent: &Intent, record: &Record, snapshot: &Snaps
     if pass.run.schema > SCHEMA {
         return too_new(pass, record);
     }
+    aks::watch(&mut pass);
     turn_back_if_asked(&mut pass);
     people::act(&mut pass);
     let mut steps = 0;
@@ -62,17 +63,26 @@ fn step(pass: &mut Pass<'_>) -> bool {
         Phase::Soaking => wave::soak(pass),
         Phase::Completing => complete::complete(pass),
         Phase::RollingBack => back::roll_back(pass),
-        Phase::Succeeded | Phase::RolledBack => false,
+        Phase::Succeeded | Phase::RolledBack => {
+            mesh_config::tidied(pass);
+            false
+        }
     }
 }
 
 /// Rollback is latched when it is first seen, from any phase before the accepted completion.
 fn turn_back_if_asked(pass: &mut Pass<'_>) {
-    if !pass.can_turn_back() {
+    if !pass.can_turn_back() || aks::is_unknown(pass) {
         return;
     }
     if pass.intent.rollback_requested {
         pass.turn_back(RollbackCause::Requested, "spec.rollback.requested is set".into());
+    } else if aks::target_was_removed(pass) {
+        let target = pass.run.target.clone();
+        pass.turn_back(
+            RollbackCause::TargetRemoved,
+            format!("somebody removed the control plane of {target} from the cluster"),
+        );
     } else if pass.intent.target == pass.run.source {
         pass.turn_back(
             RollbackCause::TargetReverted,
@@ -154,6 +164,10 @@ fn enforce(
 }
 
 #[cfg(test)]
+mod addon_gateway_tests;
+#[cfg(test)]
+mod aks_tests;
+#[cfg(test)]
 mod analysis_tests;
 #[cfg(test)]
 mod argo_tests;
@@ -163,6 +177,8 @@ mod failure_tests;
 mod forward_tests;
 #[cfg(test)]
 mod gateway_tests;
+#[cfg(test)]
+mod mesh_config_tests;
 #[cfg(test)]
 mod patch_tests;
 #[cfg(test)]

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use crate::aks::id::ClusterId;
+use crate::aks::seen::ClusterNeed;
 use crate::conditions::Conditions;
 use crate::effect::Effect;
-use crate::ids::{GatewayRef, NamespaceName, Revision, WorkloadRef};
+use crate::ids::{ConfigMapRef, GatewayRef, NamespaceName, Revision, WorkloadRef};
 use crate::intent::Verb;
 use crate::machine::phase::Phase;
 use crate::measure::Query;
@@ -66,6 +68,8 @@ pub struct Needs {
     pub census_since: Option<Timestamp>,
     /// Queries of metric sources whose answers are needed. An answer is kept for as long as its query is listed here.
     pub queries: BTreeSet<Query>,
+    /// The managed cluster to read, again and again while it is listed here.
+    pub aks: Option<ClusterNeed>,
 }
 
 /// What is published for people and for other tools. Derived each time, never read back.
@@ -163,4 +167,8 @@ pub enum About {
     Workload(WorkloadRef),
     /// A Gateway of the Gateway API.
     Gateway(GatewayRef),
+    /// A ConfigMap.
+    ConfigMap(ConfigMapRef),
+    /// A managed cluster of Azure.
+    Cluster(ClusterId),
 }

@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 
-use crate::ids::{GatewayRef, NamespaceName, Revision, Uid, WorkloadRef};
+use crate::aks::seen::SetRevisions;
+use crate::ids::{ConfigMapRef, GatewayRef, NamespaceName, Revision, Uid, WorkloadRef};
+use crate::mesh_config::CopyMark;
 use crate::observed::PreviousLabels;
 
 /// A write. Each is safe to repeat and carries its precondition and its reason.
@@ -16,6 +18,42 @@ pub enum Effect {
     Restart(Restart),
     /// One JSON merge patch on a Gateway of the Gateway API, with our field manager: pins it to a revision, or moves it.
     Gateway(GatewayLabel),
+    /// One full `PUT` of a managed cluster of Azure that differs from what was read in the list of mesh revisions only.
+    SetRevisions(SetRevisions),
+    /// One create or delete of a ConfigMap of the AKS add-on's shared mesh configuration. Never a change of one.
+    MeshConfig(MeshConfigChange),
+}
+
+/// Creates or deletes the shared mesh configuration of a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshConfigChange {
+    /// Which ConfigMap.
+    pub map: ConfigMapRef,
+    /// What becomes of it.
+    pub edit: MeshConfigEdit,
+    /// What tells this write from others.
+    pub stamp: String,
+    /// Why.
+    pub because: String,
+}
+
+/// What becomes of a shared mesh configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MeshConfigEdit {
+    /// It comes into being. One that is there already is a conflict and stays as it is.
+    Create {
+        /// Value of the key [`crate::mesh_config::KEY`].
+        text: String,
+        /// Value of the annotation [`crate::labels::MESH_CONFIG_COPY`].
+        mark: CopyMark,
+    },
+    /// It goes.
+    Delete {
+        /// Precondition: its uid.
+        uid: Uid,
+        /// Precondition: its resource version.
+        resource_version: String,
+    },
 }
 
 /// Sets the label that decides which istiod renders a Gateway.
@@ -89,6 +127,8 @@ impl Effect {
             Self::Relabel(relabel) => &relabel.because,
             Self::Restart(restart) => &restart.because,
             Self::Gateway(label) => &label.because,
+            Self::SetRevisions(change) => &change.because,
+            Self::MeshConfig(change) => &change.because,
         }
     }
 }

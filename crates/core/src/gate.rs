@@ -1,9 +1,14 @@
 //! The control-plane gate: never move a pod to a revision that cannot take it.
 
-use crate::ids::{NamespaceName, Revision};
+use crate::ids::{NamespaceName, Revision, WorkloadKind, WorkloadRef};
 use crate::inventory::own_injector;
-use crate::observed::Snapshot;
+use crate::observed::{Istiod, Snapshot};
+use crate::pods::workload_of;
+use crate::trouble::trouble;
 use crate::wait::{Wait, WaitReason};
+
+/// Where the AKS add-on has its control planes. Source: `istio-deploy-addon.md` of Azure's documentation.
+pub const AKS_NAMESPACE: &str = "aks-istio-system";
 
 /// Why pods must not be moved to a revision now; `None` when its istiod, injector webhook and injector configuration
 /// are all in place.
@@ -21,7 +26,8 @@ pub fn control_plane(
             WaitReason::RevisionNotFound,
             format!(
                 "no control plane of revision {revision} in namespace {istio_namespace}: install it beside the other, for \
-                 example with helm install istiod-{revision} istio/istiod -n {istio_namespace} --set revision={revision}"
+                 example with {}",
+                start_command(istio_namespace, revision)
             ),
         );
     }
@@ -33,13 +39,7 @@ pub fn control_plane(
             );
         }
         Some(istiod) if istiod.ready == 0 => {
-            return wait(
-                WaitReason::IstiodNotReady,
-                format!(
-                    "{} of {} pods of {istio_namespace}/{} are ready",
-                    istiod.ready, istiod.desired, istiod.name
-                ),
-            );
+            return wait(WaitReason::IstiodNotReady, not_ready(snapshot, istio_namespace, istiod));
         }
         Some(_) => {}
     }
@@ -71,6 +71,36 @@ pub fn control_plane(
         );
     }
     None
+}
+
+/// How a person starts a control plane: that of the AKS add-on is known by its namespace.
+fn start_command(istio_namespace: &NamespaceName, revision: &Revision) -> String {
+    if istio_namespace.as_str() == AKS_NAMESPACE {
+        return format!("az aks mesh upgrade start -g RESOURCE_GROUP -n CLUSTER --revision {revision}");
+    }
+    format!("helm install istiod-{revision} istio/istiod -n {istio_namespace} --set revision={revision}")
+}
+
+/// How a person removes a control plane; `verb` is what that is for `az`: `complete` or `rollback`.
+pub fn removal_command(istio_namespace: &NamespaceName, revision: &Revision, verb: &str) -> String {
+    if istio_namespace.as_str() == AKS_NAMESPACE {
+        return format!("az aks mesh upgrade {verb} -g RESOURCE_GROUP -n CLUSTER");
+    }
+    format!("helm uninstall istiod-{revision} -n {istio_namespace}")
+}
+
+fn not_ready(snapshot: &Snapshot, namespace: &NamespaceName, istiod: &Istiod) -> String {
+    let deployment = WorkloadRef::new(WorkloadKind::Deployment, namespace.clone(), istiod.name.clone());
+    let why = what_keeps(snapshot, &deployment).map(|why| format!(": {why}")).unwrap_or_default();
+    format!("{} of {} pods of {namespace}/{} are ready{why}", istiod.ready, istiod.desired, istiod.name)
+}
+
+/// What keeps the pods of a Deployment from being ready, in Kubernetes' words, as far as they are seen.
+pub fn what_keeps(snapshot: &Snapshot, deployment: &WorkloadRef) -> Option<String> {
+    let workload = snapshot.workloads.get(deployment)?;
+    let pods = snapshot.pods.get(&deployment.namespace).map(Vec::as_slice).unwrap_or_default();
+    let own = pods.iter().map(AsRef::as_ref).filter(|pod| workload_of(pod).as_ref() == Some(deployment));
+    trouble(workload, own).map(|trouble| trouble.message)
 }
 
 /// Whether nothing of a control plane is left: neither istiod nor its own injector.

@@ -6,6 +6,7 @@
 //! move with it, and moves each one later, when everything behind it runs on the target.
 
 use crate::ids::{GatewayRef, Revision};
+use crate::injection::{Injection, namespace_injection};
 use crate::inventory::{Pair, own_injector};
 use crate::labels;
 use crate::observed::{Gateway, Namespace, PreviousLabels, Snapshot, Workload};
@@ -21,6 +22,12 @@ pub fn of_workload<'a>(snapshot: &'a Snapshot, workload: &Workload) -> Option<&'
 
 fn is_managed(gateway: &Gateway) -> bool {
     gateway.managed && !gateway.terminating
+}
+
+/// Whether a run of this object wrote the label of the Gateway that a Deployment was rendered for: its pods are replaced by us.
+pub fn was_moved(snapshot: &Snapshot, workload: &Workload, run: &str) -> bool {
+    let gateway = of_workload(snapshot, workload);
+    gateway.and_then(|gateway| gateway.relabelled_by.as_ref()).is_some_and(|stamp| stamp.starts_with(run))
 }
 
 /// The revision whose istiod renders a Gateway: the one that its own label names, else that of its namespace. `None` where
@@ -40,10 +47,15 @@ pub fn takes_part(snapshot: &Snapshot, pair: Pair<'_>, gateway: &Gateway) -> boo
 
 /// Whether the label of its namespace is all that keeps a Gateway on the source: it would move with that label.
 pub fn needs_pin(snapshot: &Snapshot, pair: Pair<'_>, gateway: &Gateway) -> bool {
-    gateway.revision.is_none()
-        && pair.source != pair.target
-        && is_managed(gateway)
-        && namespace_value(snapshot, gateway) == Some(pair.source.as_str())
+    let follows = match namespace_value(snapshot, gateway) {
+        Some(value) => value == pair.source.as_str(),
+        // Without any label the cluster's default decides, which a namespace with `istio-injection` shows.
+        None => namespace(snapshot, gateway).is_some_and(|namespace| {
+            let found = namespace_injection(&snapshot.webhooks, &namespace.name, &namespace.labels);
+            matches!(found, Injection::One(injector) if injector.revision == *pair.source)
+        }),
+    };
+    gateway.revision.is_none() && pair.source != pair.target && is_managed(gateway) && follows
 }
 
 /// What a run of this pair remembers on a Gateway.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::aks::ISTIO_NAMESPACE;
+use crate::aks::id::ClusterId;
 use crate::analysis::AnalysisIntent;
 use crate::ids::{NamespaceName, Revision, Uid};
 use crate::observed::IntOrPercent;
@@ -23,8 +25,12 @@ pub struct Intent {
     pub source: Option<Revision>,
     /// Free text: another value starts another run of the same pair.
     pub run_id: String,
+    /// The managed cluster of Azure whose add-on has the control planes, if we start and remove them.
+    pub aks: Option<ClusterId>,
     /// The namespace of the control planes.
     pub istio_namespace: NamespaceName,
+    /// What becomes of the shared mesh configuration of a control plane that is gone.
+    pub retired_mesh_config: RetiredMeshConfig,
     /// How long a label must stay before restarts begin, in seconds.
     pub settle_seconds: u32,
     /// The waves in order. Never empty: the default is one wave of everything.
@@ -57,6 +63,13 @@ pub struct Intent {
     pub approval: Option<ApprovalIntent>,
     /// The annotation [`crate::labels::ACTION`].
     pub action: Option<Action>,
+}
+
+impl Intent {
+    /// Whether the control planes are those of the AKS add-on, whoever starts and removes them.
+    pub fn is_addon(&self) -> bool {
+        self.aks.is_some() || self.istio_namespace.as_str() == ISTIO_NAMESPACE
+    }
 }
 
 /// An approval that lives in Git.
@@ -200,6 +213,17 @@ pub enum RollbackScope {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RollbackControlPlane {
     /// It goes, after proof that nothing uses it.
+    Remove,
+    /// It stays.
+    Keep,
+}
+
+/// What becomes of the shared mesh configuration of a control plane that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetiredMeshConfig {
+    /// It goes if it is a copy of ours that nobody changed.
+    RemoveCopy,
+    /// It goes, whoever wrote it.
     Remove,
     /// It stays.
     Keep,

@@ -5,14 +5,18 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use crate::aks::seen::SetRevisions;
 use crate::decision::Decision;
-use crate::effect::Effect;
+use crate::effect::{Effect, MeshConfigChange, MeshConfigEdit};
+use crate::gate;
 use crate::ids::{NamespaceName, WorkloadKind};
 use crate::intent::Intent;
+use crate::inventory::is_system;
 use crate::machine::people;
 use crate::machine::phase::Phase;
+use crate::mesh_config::map_of;
 use crate::observed::Snapshot;
-use crate::record::{Batch, MAX_BATCH, Record, Run};
+use crate::record::{Batch, CloudStep, MAX_BATCH, Record, Run};
 use crate::window::{Opening, opening};
 
 /// What a decision breaks; empty when it is fine.
@@ -98,7 +102,9 @@ fn success_is_proven(
     match &snapshot.census {
         Some(census)
             if skipped
-                || census.workloads.get(&run.source).is_none_or(std::collections::BTreeMap::is_empty) => {}
+                || census.workloads.get(&run.source).is_none_or(|workloads| {
+                    workloads.keys().all(|workload| is_system(intent, &workload.namespace))
+                }) => {}
         _ => found.push(format!("I4: success, though workloads are on {} or were not counted", run.source)),
     }
 }
@@ -122,6 +128,14 @@ fn effects_stay_in_the_plan(
             Effect::Relabel(relabel) => (&relabel.namespace, &relabel.stamp),
             Effect::Restart(restart) => (&restart.workload.namespace, &restart.stamp),
             Effect::Gateway(label) => (&label.gateway.namespace, &label.stamp),
+            Effect::SetRevisions(change) => {
+                cloud_change_is_due(intent, run, change, found);
+                continue;
+            }
+            Effect::MeshConfig(change) => {
+                mesh_config_change_is_due(intent, run, snapshot, change, found);
+                continue;
+            }
         };
         if run.started_at.is_none() || run.phase.is_over() || !planned.contains(namespace) {
             found.push(format!("I13: a write to {namespace}, which is not part of the stored plan"));
@@ -143,6 +157,7 @@ fn effects_stay_in_the_plan(
                     found.push(format!("I7: {namespace} would get a label that is not the target's"));
                 }
             }
+            Effect::SetRevisions(_) | Effect::MeshConfig(_) => {}
             Effect::Gateway(label) => {
                 let gateway = &label.gateway;
                 let seen = snapshot.gateways.get(gateway).and_then(|seen| seen.relabelled_by.as_ref());
@@ -171,5 +186,55 @@ fn effects_stay_in_the_plan(
         if !stamp.starts_with(intent.uid.as_str()) {
             found.push(format!("I13: a stamp of another object: {stamp}"));
         }
+    }
+}
+
+/// The shared mesh configuration of the target comes before anything moves; one goes after its control plane, and no other.
+fn mesh_config_change_is_due(
+    intent: &Intent,
+    run: &Run,
+    snapshot: &Snapshot,
+    change: &MeshConfigChange,
+    found: &mut Vec<String>,
+) {
+    let of = |revision| change.map == map_of(&intent.istio_namespace, revision);
+    let due = match (&change.edit, run.phase) {
+        (MeshConfigEdit::Create { .. }, Phase::StartingControlPlane) => {
+            run.started_at.is_some() && of(&run.target)
+        }
+        (MeshConfigEdit::Delete { .. }, Phase::Succeeded) => {
+            of(&run.source) && gate::is_gone(snapshot, &run.source)
+        }
+        (MeshConfigEdit::Delete { .. }, Phase::RolledBack) => {
+            of(&run.target) && gate::is_gone(snapshot, &run.target)
+        }
+        _ => false,
+    };
+    if !due || !intent.is_addon() {
+        found.push(format!("I13: a write to {} in phase {}", change.map, run.phase));
+    }
+    if !change.stamp.starts_with(intent.uid.as_str()) {
+        found.push(format!("I13: a stamp of another object: {}", change.stamp));
+    }
+}
+
+/// A change of the control planes is stored before it is asked for, and takes nothing away before its time.
+fn cloud_change_is_due(intent: &Intent, run: &Run, change: &SetRevisions, found: &mut Vec<String>) {
+    let phase = match run.cloud {
+        None => {
+            found.push("I13: a change of control planes that is not stored".into());
+            return;
+        }
+        Some(CloudStep::Start) => Phase::StartingControlPlane,
+        Some(CloudStep::Complete) => Phase::Completing,
+        Some(CloudStep::Rollback) => Phase::RollingBack,
+    };
+    let pair = [&run.source, &run.target];
+    let strange = change.wanted.iter().chain(&change.expected).any(|revision| !pair.contains(&revision));
+    if run.phase != phase || run.started_at.is_none() || strange || change.wanted.is_empty() {
+        found.push(format!("I4: the control planes {:?} in phase {}", change.wanted, run.phase));
+    }
+    if !change.stamp.starts_with(intent.uid.as_str()) {
+        found.push(format!("I13: a stamp of another object: {}", change.stamp));
     }
 }

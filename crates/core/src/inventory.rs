@@ -128,7 +128,10 @@ fn hidden_by_injection_label(snapshot: &Snapshot, pair: Pair<'_>, namespace: &Na
 
 /// Namespaces that are never touched: Istio's own and those that Istio never injects.
 pub fn is_system(intent: &Intent, namespace: &NamespaceName) -> bool {
-    *namespace == intent.istio_namespace || labels::NEVER_INJECTED.contains(&namespace.as_str())
+    let gateways_of_the_addon = intent.is_addon() && labels::ADDON_GATEWAYS.contains(&namespace.as_str());
+    *namespace == intent.istio_namespace
+        || gateways_of_the_addon
+        || labels::NEVER_INJECTED.contains(&namespace.as_str())
 }
 
 /// Finds the source: the one revision other than the target that namespaces resolve to, or that an interrupted run to

@@ -27,10 +27,16 @@ pub const RESTART: &str = "meshupgrade.io/restart";
 pub const PREVIOUS_LABELS: &str = "meshupgrade.io/previous-labels";
 /// Namespace annotation: which run, direction and attempt wrote the label last.
 pub const RELABELLED_BY: &str = "meshupgrade.io/relabelled-by";
+/// ConfigMap annotation: it is a copy that MeshUpgrade made, as JSON ([`crate::mesh_config::CopyMark`]).
+pub const MESH_CONFIG_COPY: &str = "meshupgrade.io/mesh-config-copy";
 /// Annotation on the MeshUpgrade: a new value asks for one more attempt of what is blocked.
 pub const RETRY: &str = "meshupgrade.io/retry";
 /// Annotation on the MeshUpgrade: one of the values in `status.actions`, for example `approve/3f9c2a1b`.
 pub const ACTION: &str = "meshupgrade.io/action";
+
+/// Where the AKS add-on has its own gateways, one Deployment for each revision, which come and go with it.
+/// Source: `istio-upgrade.md` and `istio-deploy-egress.md` of Azure's documentation.
+pub const ADDON_GATEWAYS: [&str; 2] = ["aks-istio-ingress", "aks-istio-egress"];
 
 /// Namespaces that Istio never injects, whatever their labels.
 /// Source: `IgnoredNamespaces` of Istio's injector (pkg/kube/inject).

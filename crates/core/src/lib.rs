@@ -22,6 +22,7 @@ pub mod inventory;
 pub mod labels;
 pub mod machine;
 pub mod measure;
+pub mod mesh_config;
 pub mod observed;
 pub mod plan;
 pub mod planning;

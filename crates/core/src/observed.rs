@@ -6,10 +6,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::aks::seen::ClusterSeen;
 use crate::census::Census;
 use crate::decision::About;
 use crate::ids::{GatewayRef, NamespaceName, Revision, Uid, WorkloadRef};
 use crate::measure::{Answer, Query};
+use crate::mesh_config::SharedMesh;
 use crate::selector::LabelSelector;
 
 /// Labels or annotations of an object.
@@ -22,6 +24,8 @@ pub struct Snapshot {
     pub webhooks: Vec<Arc<WebhookConfiguration>>,
     /// Control planes by revision, from the Istio namespace.
     pub control_planes: BTreeMap<Revision, ControlPlane>,
+    /// What users of the AKS add-on put beside its mesh configurations, by the revision that it is for.
+    pub shared_mesh: BTreeMap<Revision, Arc<SharedMesh>>,
     /// All namespaces.
     pub namespaces: BTreeMap<NamespaceName, Arc<Namespace>>,
     /// All workloads of the kinds that can be restarted.
@@ -49,6 +53,8 @@ pub struct Snapshot {
     pub refused: BTreeMap<(About, String), String>,
     /// The operator's own workload, which is restarted last.
     pub operator: Option<WorkloadRef>,
+    /// The last reading of the managed cluster, if one was asked for.
+    pub aks: Option<ClusterSeen>,
     /// Answers to the queries of [`crate::decision::Needs::queries`]. One that is missing here is still on its way.
     pub answers: BTreeMap<Query, Answer>,
 }
@@ -106,6 +112,9 @@ pub struct Istiod {
     /// Replicas that are ready.
     pub ready: u32,
 }
+
+/// Trust domain of a mesh that names none.
+pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 
 /// The parts of a mesh configuration that two revisions must share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

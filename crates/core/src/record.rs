@@ -144,6 +144,61 @@ pub struct Run {
     /// The gate of metrics, while one is to be passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<Gate>,
+    /// The last change of control planes that may have been sent to the cloud, or that was seen to be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<CloudStep>,
+    /// That change was seen to be done, by whomever.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cloud_done: bool,
+    /// How often that change was sent in vain: the longer the pause before it is sent again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cloud_failures: u32,
+    /// When the last failure was counted, or a person asked for another attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_failed_at: Option<Timestamp>,
+    /// After the end: the shared mesh configuration of the control plane that is gone was looked at.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mesh_config_settled: bool,
+}
+
+/// A change of the control planes that a cloud provider makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CloudStep {
+    /// The target's is added beside the source's.
+    Start,
+    /// The source's is removed. From here on there is no way back.
+    Complete,
+    /// The target's is removed.
+    Rollback,
+}
+
+impl CloudStep {
+    /// The step as messages name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "the start of the target's control plane",
+            Self::Complete => "the removal of the source's control plane",
+            Self::Rollback => "the removal of the target's control plane",
+        }
+    }
+
+    /// The step as stamps name it.
+    pub fn as_word(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Complete => "complete",
+            Self::Rollback => "rollback",
+        }
+    }
+
+    /// The reason of the event when it is asked for.
+    pub fn event(self) -> &'static str {
+        match self {
+            Self::Start => "ControlPlaneStartRequested",
+            Self::Complete => "ControlPlaneCompletionRequested",
+            Self::Rollback => "ControlPlaneRollbackRequested",
+        }
+    }
 }
 
 /// How long a wave has been worked on. Time in which it waits for people or for a window does not count.
@@ -329,6 +384,8 @@ pub enum RollbackCause {
     ProgressDeadlineExceeded,
     /// A metric failed and `spec.rollback.onFailure` is `Automatic`.
     AnalysisFailed,
+    /// Somebody else removed the target's control plane.
+    TargetRemoved,
 }
 
 /// A finished run.

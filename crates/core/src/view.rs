@@ -84,8 +84,11 @@ fn message(pass: &Pass<'_>, wait: Option<&Wait>) -> String {
         Phase::Planned => format!("plan: {} waves, {} workloads", pass.plan.waves.len(), pass.plan.workloads),
         Phase::StartingControlPlane => format!("waiting for the control plane of {}", run.target),
         Phase::Migrating | Phase::Soaking => format!("wave {name:?}"),
-        Phase::Completing if pass.intent.rollback_requested => {
-            format!("completing: spec.rollback.requested changes nothing, because {} is gone", run.source)
+        Phase::Completing if pass.intent.rollback_requested && !pass.can_turn_back() => {
+            format!(
+                "completing: spec.rollback.requested changes nothing, because the removal of {} is accepted",
+                run.source
+            )
         }
         Phase::Completing => format!("completing: {} is to go", run.source),
         Phase::Succeeded => return succeeded(pass),
@@ -127,6 +130,7 @@ fn rolled_back(pass: &Pass<'_>) -> String {
     let run = &pass.run;
     let why = run.rollback.as_ref().map_or("", |rollback| rollback.message.as_str());
     let remains = !gate::is_gone(pass.snapshot, &run.target)
+        && pass.intent.aks.is_none()
         && pass.intent.rollback_control_plane == crate::intent::RollbackControlPlane::Remove
         && run.source != run.target;
     let users = users_of(pass, &run.target);
@@ -134,8 +138,9 @@ fn rolled_back(pass: &Pass<'_>) -> String {
         format!("; {} stays in use by {}, which the run did not move", run.target, some_of(&users))
     } else if remains {
         format!(
-            "; no namespace uses {0} any more: remove it, once kubectl get pods -A shows no pod of it that the run did not move, the way it was installed, for example with helm uninstall istiod-{0} -n {1}",
-            run.target, pass.intent.istio_namespace
+            "; no namespace uses {0} any more: remove it, once kubectl get pods -A shows no pod of it that the run did not move, the way it was installed, for example with {1}",
+            run.target,
+            gate::removal_command(&pass.intent.istio_namespace, &run.target, "rollback")
         )
     } else {
         String::new()

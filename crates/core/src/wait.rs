@@ -57,6 +57,8 @@ wait_reasons! {
     WebhookNotReady => false,
     /// The injector ConfigMap of a revision is missing.
     InjectorConfigMissing => false,
+    /// A gateway of the add-on that takes traffic already is not ready.
+    GatewayNotReady => false,
     /// What must be known is being read.
     Observing => false,
     /// Labels must stay for the settle time.
@@ -123,6 +125,18 @@ wait_reasons! {
     ApprovalRequired => false,
     /// Whoever installed the old control plane has to remove it now.
     RemovalPending => false,
+    /// Azure starts or removes a control plane for this run.
+    ControlPlaneOperation => false,
+    /// Another operation runs on the managed cluster.
+    ClusterBusy => false,
+    /// Azure does not answer, or asks for patience.
+    AzureUnavailable => false,
+    /// Azure does not accept who we are, or a right is missing.
+    AzureAccess => true,
+    /// Azure refuses a change, or one failed.
+    AzureRefused => true,
+    /// Somebody else changed the mesh revisions of the managed cluster.
+    RevisionsChanged => true,
     /// A newer version of the operator wrote what is stored: this one could misread it, and writes nothing.
     RecordTooNew => true,
     /// A decision would have broken an invariant: nothing was written.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
+use meshupgrade_controller::arm::{self, Arm, ConfigError};
 use meshupgrade_controller::election::{Timing, task::Election};
 use meshupgrade_controller::metric_sources::config::{self, Sources};
 use meshupgrade_core::ids::{WorkloadKind, WorkloadRef};
@@ -58,6 +59,28 @@ pub struct Args {
     /// File that names the metric sources which MeshUpgrades may ask; without it there are none.
     #[arg(long, env = "METRIC_SOURCES", value_name = "FILE")]
     pub metric_sources: Option<PathBuf>,
+    /// Azure Resource Manager; another one in sovereign clouds. The sign-in host comes from AZURE_AUTHORITY_HOST, and who we are from
+    /// AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_FEDERATED_TOKEN_FILE, as Azure's workload identity sets them.
+    #[arg(long, env = "ARM_ENDPOINT", default_value = arm::config::ENDPOINT)]
+    pub arm_endpoint: String,
+    /// Version of the API of managed clusters.
+    #[arg(long, env = "ARM_API_VERSION", default_value = arm::config::API_VERSION)]
+    pub arm_api_version: String,
+    /// PEM file of the only certificate authorities that are trusted for Azure; those of the system without it.
+    #[arg(long, env = "ARM_CA_FILE", value_name = "FILE")]
+    pub arm_ca_file: Option<PathBuf>,
+    /// How long one request to Azure may take.
+    #[arg(long, env = "ARM_TIMEOUT_SECONDS", default_value_t = 30)]
+    pub arm_timeout_seconds: u64,
+    /// Use the managed identity of the node although a federated token is there.
+    #[arg(long, env = "ARM_MANAGED_IDENTITY")]
+    pub arm_managed_identity: bool,
+    /// Reach Azure through HTTPS_PROXY and NO_PROXY of the environment.
+    #[arg(long, env = "ARM_PROXY_FROM_ENVIRONMENT")]
+    pub arm_proxy_from_environment: bool,
+    /// How often a managed cluster is read during a run.
+    #[arg(long, env = "AKS_POLL_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub aks_poll_seconds: u64,
     /// How logs are written. What is logged is set by RUST_LOG.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -100,6 +123,20 @@ impl Args {
     pub fn sources(&self) -> Result<Sources> {
         let Some(file) = &self.metric_sources else { return Ok(Sources::new()) };
         config::read(file).with_context(|| format!("--metric-sources {}", file.display()))
+    }
+
+    /// The client of Azure, or what is wrong with its settings. Needs a TLS provider, and speaks to nobody.
+    pub fn arm(&self) -> Result<Arm, ConfigError> {
+        let options = arm::Options {
+            endpoint: self.arm_endpoint.clone(),
+            api_version: self.arm_api_version.clone(),
+            ca_file: self.arm_ca_file.clone(),
+            timeout_seconds: self.arm_timeout_seconds,
+            managed_identity: self.arm_managed_identity,
+            proxy_from_environment: self.arm_proxy_from_environment,
+            ..arm::Options::from_environment(|name| std::env::var(name).ok())
+        };
+        Arm::new(arm::Config::new(&options)?)
     }
 
     /// Our name among the processes of this operator.

@@ -13,6 +13,7 @@ use meshupgrade_controller::election::Leadership;
 use meshupgrade_controller::election::task::Elector;
 use meshupgrade_controller::events::Events;
 use meshupgrade_controller::health::Health;
+use meshupgrade_controller::managed_clusters::{ManagedClusters, Pace};
 use meshupgrade_controller::memory::Memory;
 use meshupgrade_controller::metric_sources::MetricSources;
 use meshupgrade_controller::metrics::Metrics;
@@ -39,6 +40,8 @@ const DRAIN: Duration = Duration::from_secs(25);
 /// Runs the operator until a signal ends it, or until something is lost that only a new process can get back.
 pub async fn run(args: Args) -> Result<()> {
     let sources = args.sources()?;
+    // Who has no cluster in Azure need not configure it.
+    let arm = args.arm().inspect_err(|error| tracing::info!(%error, "no access to Azure is configured"));
     let config = Config::infer().await.context("no access to a cluster is configured")?;
     let election = args.election(&config.default_namespace)?;
     let metrics = Metrics::new()?;
@@ -59,6 +62,12 @@ pub async fn run(args: Args) -> Result<()> {
         config_maps: ConfigMapWatches::new(clients.clone(), poke.clone(), health.clone()),
         censuses: Censuses::default(),
         proxies: ProxyCount::default(),
+        managed_clusters: ManagedClusters::new(
+            arm,
+            Pace::every(Duration::from_secs(args.aks_poll_seconds)),
+            poke.clone(),
+            leadership.clone(),
+        ),
         metric_sources: MetricSources::new(sources, metrics.clone(), poke.clone()),
         stores: Stores::default(),
         memory: Memory::default(),

@@ -41,6 +41,8 @@ pub struct NodeSpec {
 pub struct ClusterOptions {
     /// Where everything is kept; a temporary directory, removed at the end, when not given.
     pub dir: Option<PathBuf>,
+    /// Where the istiods are.
+    pub istio_namespace: String,
     /// The istiods to install at the start.
     pub revisions: Vec<IstioRevision>,
     /// The nodes, spread over three zones.
@@ -54,6 +56,7 @@ impl Default for ClusterOptions {
         let node = |number| NodeSpec { name: format!("node-{number}"), kubelet_version: "v1.32.0".into() };
         Self {
             dir: None,
+            istio_namespace: SYSTEM_NAMESPACE.to_owned(),
             revisions: vec![
                 IstioRevision::new("asm-1-27", "1.27.5"),
                 IstioRevision::new("asm-1-28", "1.28.2"),
@@ -73,6 +76,7 @@ pub struct Cluster {
     /// Installs and repairs under a name of its own, so that the audit log tells it from the tests.
     pub(crate) own: Client,
     pub(crate) istiods: Arc<Mutex<Istiods>>,
+    pub(crate) istio_namespace: String,
     /// Whether the mesh has a root certificate: the first istiod makes it, the others must find it.
     pub(crate) root: tokio::sync::Mutex<bool>,
     client: Client,
@@ -122,13 +126,18 @@ impl Cluster {
         let istiods = Arc::new(Mutex::new(Istiods::new()));
         Ok(Self {
             client: client_for(&kubeconfig).await?,
-            readiness: tokio::spawn(crate::readiness::follow(own.clone(), istiods.clone())),
+            readiness: tokio::spawn(crate::readiness::follow(
+                own.clone(),
+                options.istio_namespace.clone(),
+                istiods.clone(),
+            )),
             own,
             dir,
             binaries,
             credentials,
             ports: Mutex::new(ports),
             istiods,
+            istio_namespace: options.istio_namespace.clone(),
             root: tokio::sync::Mutex::new(false),
             kubeconfig,
             processes: Mutex::new(processes),
@@ -162,7 +171,7 @@ impl Cluster {
     /// Nodes, Istio's CRDs and the revisions.
     async fn fill(&self, options: &ClusterOptions) -> Result<()> {
         let namespaces: Api<Namespace> = Api::all(self.own.clone());
-        let system = ObjectMeta { name: Some(SYSTEM_NAMESPACE.into()), ..ObjectMeta::default() };
+        let system = ObjectMeta { name: Some(self.istio_namespace.clone()), ..ObjectMeta::default() };
         let system = Namespace { metadata: system, ..Namespace::default() };
         namespaces.create(&PostParams::default(), &system).await?;
         let nodes =
@@ -194,6 +203,16 @@ impl Cluster {
         }))?;
         Api::<Node>::all(self.own.clone()).create(&PostParams::default(), &object).await?;
         Ok(())
+    }
+
+    /// Where the istiods are.
+    pub fn istio_namespace(&self) -> &str {
+        &self.istio_namespace
+    }
+
+    /// The names of the installed revisions.
+    pub fn revisions(&self) -> Vec<String> {
+        lock(&self.istiods).keys().cloned().collect()
     }
 
     /// A client of the administrator `admin`.

@@ -18,7 +18,7 @@ use crate::ports::Ports;
 use crate::process::{Kept, Spec};
 use crate::stages::ANNOTATIONS;
 
-/// Where the control planes of the mesh live.
+/// Where the control planes of the mesh live, unless something else is asked for.
 pub const SYSTEM_NAMESPACE: &str = "istio-system";
 /// Registry and repository of the images in the charts; nothing pulls them.
 const HUB: &str = "mesh.example/istio";
@@ -49,8 +49,10 @@ impl IstioRevision {
         format!("istiod-{}", self.name)
     }
 
-    pub(crate) fn webhook(&self) -> String {
-        format!("istio-sidecar-injector-{}", self.name)
+    /// As the chart names it: with the namespace, where that is not the usual one.
+    pub(crate) fn webhook(&self, namespace: &str) -> String {
+        let suffix = if namespace == SYSTEM_NAMESPACE { String::new() } else { format!("-{namespace}") };
+        format!("istio-sidecar-injector-{}{suffix}", self.name)
     }
 }
 
@@ -80,6 +82,7 @@ impl IstiodPorts {
 #[derive(Debug)]
 pub(crate) struct Istiod {
     pub revision: IstioRevision,
+    pub namespace: String,
     pub ports: IstiodPorts,
     /// Everything the chart installed, for removal and for putting parts back.
     pub objects: Vec<DynamicObject>,
@@ -91,12 +94,14 @@ pub(crate) struct Istiod {
 impl Istiod {
     pub fn new(
         revision: &IstioRevision,
+        namespace: &str,
         ports: &mut Ports,
         credentials: &Credentials,
         dir: &Path,
     ) -> Result<Self> {
         Ok(Self {
             revision: revision.clone(),
+            namespace: namespace.to_owned(),
             ports: IstiodPorts::take(ports)?,
             objects: Vec::new(),
             process: None,
@@ -124,14 +129,14 @@ impl Istiod {
         let env: [(&str, &str); 10] = [
             ("REVISION", &self.revision.name),
             ("POD_NAME", &self.revision.deployment()),
-            ("POD_NAMESPACE", SYSTEM_NAMESPACE),
+            ("POD_NAMESPACE", &self.namespace),
             ("SERVICE_ACCOUNT", &self.revision.deployment()),
             ("CLUSTER_ID", "Kubernetes"),
             ("PILOT_CERT_PROVIDER", "istiod"),
-            ("INJECTION_WEBHOOK_CONFIG_NAME", &self.revision.webhook()),
+            ("INJECTION_WEBHOOK_CONFIG_NAME", &self.revision.webhook(&self.namespace)),
             (
                 "VALIDATION_WEBHOOK_CONFIG_NAME",
-                &format!("istio-validator-{}-{SYSTEM_NAMESPACE}", self.revision.name),
+                &format!("istio-validator-{}-{}", self.revision.name, self.namespace),
             ),
             ("ISTIOD_CUSTOM_HOST", "127.0.0.1,localhost"),
             ("PILOT_ENABLE_ANALYSIS", "false"),
@@ -159,18 +164,14 @@ impl Istiod {
 }
 
 /// Renders the chart for one revision.
-pub(crate) async fn render(
-    binaries: &Binaries,
-    revision: &IstioRevision,
-    ports: IstiodPorts,
-    dir: &Path,
-) -> Result<Vec<DynamicObject>> {
+pub(crate) async fn render(binaries: &Binaries, istiod: &Istiod, dir: &Path) -> Result<Vec<DynamicObject>> {
+    let Istiod { revision, namespace, ports, .. } = istiod;
     let values = dir.join(format!("values-{}.yaml", revision.name));
-    fs::write(&values, chart_values(revision, ports).to_string())?;
+    fs::write(&values, chart_values(revision, namespace, *ports).to_string())?;
     let output = tokio::process::Command::new(binaries.path("helm"))
         .args(["template", &revision.deployment()])
         .arg(binaries.chart())
-        .args(["--namespace", SYSTEM_NAMESPACE, "--values"])
+        .args(["--namespace", namespace, "--values"])
         .arg(&values)
         .env("HOME", dir)
         .stdin(Stdio::null())
@@ -184,13 +185,13 @@ pub(crate) async fn render(
     Ok(objects.into_iter().filter(|object| !left_out(object)).collect())
 }
 
-fn chart_values(revision: &IstioRevision, ports: IstiodPorts) -> Value {
+fn chart_values(revision: &IstioRevision, namespace: &str, ports: IstiodPorts) -> Value {
     json!({
         "revision": revision.name,
         "autoscaleEnabled": false,
         // The simulated pods are ready when the process is: see `readiness`.
         "podAnnotations": {format!("{ANNOTATIONS}never-ready"): "true"},
-        "global": {"istioNamespace": SYSTEM_NAMESPACE, "hub": HUB, "tag": revision.tag},
+        "global": {"istioNamespace": namespace, "hub": HUB, "tag": revision.tag},
         // The API server is no part of the simulated pod network: it reaches webhooks by address, not by Service.
         "istiodRemote": {"injectionURL": format!("https://127.0.0.1:{}/inject", ports.https)},
         "base": {"validationURL": format!("https://127.0.0.1:{}/validate", ports.https)},

@@ -74,6 +74,7 @@ impl Shape {
             revisions: self.revisions.iter().map(revision).collect::<Result<_>>()?,
             nodes: (1..=self.nodes).map(node).collect(),
             controller_qps: self.controller_qps,
+            ..ClusterOptions::default()
         })
     }
 

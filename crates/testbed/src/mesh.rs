@@ -11,7 +11,7 @@ use kube::api::DynamicObject;
 
 use crate::access::{self, wait_for};
 use crate::cluster::Cluster;
-use crate::istio::{self, IstioRevision, Istiod, SYSTEM_NAMESPACE};
+use crate::istio::{self, IstioRevision, Istiod};
 use crate::lock;
 use crate::process::Kept;
 
@@ -84,8 +84,10 @@ impl Cluster {
         if lock(&self.istiods).contains_key(&revision.name) {
             bail!("revision {} is installed already", revision.name);
         }
-        let mut istiod = Istiod::new(revision, &mut lock(&self.ports), &self.credentials, &self.dir)?;
-        istiod.objects = istio::render(&self.binaries, revision, istiod.ports, &self.dir).await?;
+        let namespace = &self.istio_namespace;
+        let mut istiod =
+            Istiod::new(revision, namespace, &mut lock(&self.ports), &self.credentials, &self.dir)?;
+        istiod.objects = istio::render(&self.binaries, &istiod, &self.dir).await?;
         lock(&self.istiods).insert(revision.name.clone(), istiod);
         Ok(())
     }
@@ -109,7 +111,7 @@ impl Cluster {
         if *root {
             return Ok(());
         }
-        let secrets: Api<Secret> = Api::namespaced(self.own.clone(), SYSTEM_NAMESPACE);
+        let secrets: Api<Secret> = Api::namespaced(self.own.clone(), &self.istio_namespace);
         wait_for("the root certificate of the mesh", PATIENCE, || async {
             Ok(secrets.get_opt(ROOT_SECRET).await?)
         })
@@ -120,7 +122,7 @@ impl Cluster {
 
     async fn injector_ready(&self, name: &str) -> Result<()> {
         let webhooks: Api<MutatingWebhookConfiguration> = Api::all(self.own.clone());
-        let webhook = self.with_istiod(name, |istiod| Ok(istiod.revision.webhook()))?;
+        let webhook = self.with_istiod(name, |istiod| Ok(istiod.revision.webhook(&istiod.namespace)))?;
         wait_for(&format!("the webhook of {name}"), PATIENCE, || async {
             let found = webhooks.get(&webhook).await?.webhooks.unwrap_or_default();
             let complete =
@@ -131,7 +133,7 @@ impl Cluster {
     }
 
     async fn deployment_available(&self, name: &str) -> Result<()> {
-        let deployments: Api<Deployment> = Api::namespaced(self.own.clone(), SYSTEM_NAMESPACE);
+        let deployments: Api<Deployment> = Api::namespaced(self.own.clone(), &self.istio_namespace);
         let deployment = self.with_istiod(name, |istiod| Ok(istiod.revision.deployment()))?;
         wait_for(&format!("Deployment {deployment}"), PATIENCE, || async {
             let status = deployments.get(&deployment).await?.status.unwrap_or_default();

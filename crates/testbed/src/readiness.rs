@@ -12,13 +12,13 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 use std::sync::Mutex;
 
-use crate::istio::{Istiods, SYSTEM_NAMESPACE, is_ready};
+use crate::istio::{Istiods, is_ready};
 use crate::lock;
 use crate::stages::ANNOTATIONS;
 
 /// Runs until it is aborted: about as often as a kubelet with short probes, and only writes on a difference.
-pub(crate) async fn follow(client: Client, istiods: Arc<Mutex<Istiods>>) {
-    let pods: Api<Pod> = Api::namespaced(client, SYSTEM_NAMESPACE);
+pub(crate) async fn follow(client: Client, namespace: String, istiods: Arc<Mutex<Istiods>>) {
+    let pods: Api<Pod> = Api::namespaced(client, &namespace);
     let (store, writer) = reflector::store();
     let changes =
         reflector::reflector(writer, watcher(pods.clone(), watcher::Config::default().labels("app=istiod")))

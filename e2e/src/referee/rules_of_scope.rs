@@ -29,7 +29,7 @@ pub fn log_shows_the_operator(evidence: &Evidence<'_>) -> Vec<String> {
 }
 
 /// Rule 5: nothing is written but the labels of namespaces and Gateways and the restart annotation (of Rollouts: time) of workloads in
-/// scope, the status, leases and events.
+/// scope, copies of the AKS add-on's shared mesh configuration, the status, leases and events.
 pub fn nothing_outside_the_plan(evidence: &Evidence<'_>) -> Vec<String> {
     let writes = evidence.log.by(&evidence.case.operator).filter(|call| call.is_write());
     writes.filter_map(|call| outside(evidence, call).map(|why| format!("{call}: {why}"))).collect()
@@ -69,6 +69,10 @@ fn outside(evidence: &Evidence<'_>, call: &Call) -> Option<String> {
             } else {
                 Some("not in scope".into())
             }
+        }
+        ("", "configmaps", "", "create" | "delete") => {
+            let shared = name.starts_with("istio-shared-configmap-");
+            (*namespace != "aks-istio-system" || !shared).then(|| "not in scope".to_owned())
         }
         _ => Some("not a write of this product".into()),
     }

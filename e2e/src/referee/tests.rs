@@ -231,6 +231,12 @@ fn writes_outside_the_plan_are_seen() {
         log.call(OPERATOR, "patch", &about, &json!({"metadata": {}}), json!({"metadata": {}}));
     };
     assert!(plant(gateway).contains("not in scope"), "no Gateway of this run");
+    let map = |log: &mut Planted| {
+        let about =
+            json!({"resource": "configmaps", "namespace": "aks-istio-system", "name": "istio-asm-1-28"});
+        log.call(OPERATOR, "delete", &about, &Value::Null, json!({"metadata": {}}));
+    };
+    assert!(plant(map).contains("not in scope"), "no copy of ours");
     let other = |log: &mut Planted| {
         let about = json!({"apiGroup": "meshupgrade.io", "resource": "meshupgrades", "subresource": "status", "name": "other"});
         log.call(OPERATOR, "update", &about, &Value::Null, json!({"metadata": {}}));

@@ -1,5 +1,7 @@
 //! What is wrong with which workload, fixed before a run: nothing here ever looks at a MeshUpgrade.
 
+use std::time::Duration;
+
 use super::sidecar::Sidecar;
 
 /// What the pods of one workload do on one revision.
@@ -45,6 +47,13 @@ impl Fault {
         self
     }
 
+    /// What is told of its requests is so old when it is scraped, as behind a collector that does not keep up.
+    #[must_use]
+    pub fn late(mut self, age: Duration) -> Self {
+        self.traffic.age = age;
+        self
+    }
+
     /// Its proxies refuse all configuration that istiod sends them: clusters and listeners once when they connect, and
     /// again at each push. As anywhere, istiod has no `pilot_total_xds_rejects` before the first refusal, so that
     /// `increase()` and `rate()` miss those that a scrape finds in a new series.
@@ -73,11 +82,13 @@ pub(super) struct Traffic {
     pub requests_per_second: f64,
     pub error_share: f64,
     pub latency_ms: f64,
+    /// How old samples are when they are scraped.
+    pub age: Duration,
 }
 
 impl Default for Traffic {
     fn default() -> Self {
-        Self { requests_per_second: 50.0, error_share: 0.0, latency_ms: 20.0 }
+        Self { requests_per_second: 50.0, error_share: 0.0, latency_ms: 20.0, age: Duration::ZERO }
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::fault::{Fault, Traffic};
 use super::sidecar::Sidecar;
 
@@ -35,6 +37,8 @@ struct Count {
     labels: String,
     requests: f64,
     latency_ms: f64,
+    /// When it was counted, in milliseconds since 1970; nothing where that is now.
+    at: Option<i64>,
 }
 
 /// What a scrape answers.
@@ -61,8 +65,14 @@ fn counts(sidecar: &Sidecar, time: Duration, traffic: Traffic) -> Vec<Count> {
             labels: labels(sidecar, code),
             requests,
             latency_ms: traffic.latency_ms,
+            at: at(traffic.age),
         })
         .collect()
+}
+
+fn at(age: Duration) -> Option<i64> {
+    let age = i64::try_from(age.as_millis()).ok().filter(|age| *age > 0)?;
+    Some(Timestamp::now().as_millisecond() - age)
 }
 
 fn labels(sidecar: &Sidecar, code: &str) -> String {
@@ -84,22 +94,23 @@ fn labels(sidecar: &Sidecar, code: &str) -> String {
 
 fn requests(text: &mut String, counts: &[Count]) {
     text.push_str("# TYPE istio_requests_total counter\n");
-    for Count { labels, requests, .. } in counts {
-        line(text, "istio_requests_total", labels, *requests);
+    for Count { labels, requests, at, .. } in counts {
+        line(text, "istio_requests_total", labels, stamped(*requests, *at));
     }
 }
 
 fn durations(text: &mut String, counts: &[Count]) {
     const NAME: &str = "istio_request_duration_milliseconds";
     line_of_type(text, NAME, "histogram");
-    for Count { labels, requests, latency_ms } in counts {
+    for Count { labels, requests, latency_ms, at } in counts {
+        let value = |value: f64| stamped(value, *at);
         for bound in BUCKETS {
             let below = (requests * share_below(bound, *latency_ms)).floor();
-            line(text, &format!("{NAME}_bucket"), &format!("{labels},le=\"{bound}\""), below);
+            line(text, &format!("{NAME}_bucket"), &format!("{labels},le=\"{bound}\""), value(below));
         }
-        line(text, &format!("{NAME}_bucket"), &format!("{labels},le=\"+Inf\""), *requests);
-        line(text, &format!("{NAME}_sum"), labels, requests * latency_ms);
-        line(text, &format!("{NAME}_count"), labels, *requests);
+        line(text, &format!("{NAME}_bucket"), &format!("{labels},le=\"+Inf\""), value(*requests));
+        line(text, &format!("{NAME}_sum"), labels, value(requests * latency_ms));
+        line(text, &format!("{NAME}_count"), labels, value(*requests));
     }
 }
 
@@ -126,6 +137,11 @@ fn line_of_type(text: &mut String, name: &str, kind: &str) {
 
 fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
     let _ = writeln!(text, "{name}{{{labels}}} {value}");
+}
+
+/// A value with the time at which it was counted, in the text format.
+fn stamped(value: f64, at: Option<i64>) -> String {
+    at.map_or_else(|| value.to_string(), |at| format!("{value} {at}"))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use meshupgrade_core::analysis::verdict::Verdict;
 use meshupgrade_core::record::Sample;
-use meshupgrade_e2e::telemetry::Telemetry;
+use meshupgrade_e2e::telemetry::{Fault, Telemetry};
 use meshupgrade_e2e::{Mesh, SOURCE, Scenario, TARGET, Workload, scenario};
 use serde_json::{Value, json};
 
@@ -118,5 +118,41 @@ fn a_gate_goes_on_when_prometheus_is_back() {
             .await?;
         s.wait_mesh(&mesh, TARGET).await?;
         s.judge(&[]).await
+    });
+}
+
+/// A collector that is behind: there are values in the window, and the newest of them is too old.
+#[test]
+fn stale_samples_are_no_data() {
+    scenario("gate-stale", async |s: &mut Scenario| {
+        let mesh = Mesh::new().on(SOURCE, "ns-stale").deployments("ns-stale", &["web"]);
+        s.mesh(mesh.clone()).await?;
+        s.wave(&["ns-stale"], 1);
+        let late = Fault::of("ns-stale", "web", TARGET).late(Duration::from_secs(15));
+        let telemetry = Telemetry::start(s, &[late]).await?;
+        s.start_operator_as(&operator(s, &telemetry, &[])?)?;
+        let rule = json!({"builtin": "SuccessRate", "min": 99, "windowSeconds": 30, "noDataLimit": 1});
+        let metrics = json!([metric("success-rate", &rule)]);
+        let spec = json!({"targetRevision": TARGET, "completion": {"mode": "Keep"}, "analysis": {"metrics": metrics}});
+        s.upgrade("mesh", spec).await?;
+        let status = s
+            .wait_status_within(Duration::from_mins(2), "mesh", "no data", |status| {
+                status.blocked.iter().any(|row| row.reason == "AnalysisNoData")
+            })
+            .await?;
+        let all = status.analysis.iter().all(|sample| sample.verdict == Verdict::NoData);
+        ensure!(all && !status.analysis.is_empty(), "{:?}", status.analysis);
+        let some = telemetry
+            .value("count(istio_requests_total{destination_workload_namespace=\"ns-stale\"})")
+            .await?;
+        ensure!(some.is_some(), "Prometheus has values, but old ones");
+        // Who knows that his collector is behind says so.
+        let patient = json!({"builtin": "SuccessRate", "min": 99, "windowSeconds": 30, "maxAgeSeconds": 25});
+        let metrics = json!([metric("success-rate", &patient)]);
+        s.patch_upgrade("mesh", json!({"spec": {"analysis": {"metrics": metrics}}})).await?;
+        s.wait_status_within(Duration::from_mins(2), "mesh", "success", |status| status.phase == "Succeeded")
+            .await?;
+        s.wait_mesh(&mesh, TARGET).await?;
+        s.judge(&["write-budget"]).await
     });
 }

@@ -56,6 +56,8 @@ pub fn daemon_set(namespace: &str, name: &str) -> WorkloadRef {
 /// The request of most cases: short times, one wave, completion by itself.
 pub fn intent() -> Intent {
     Intent {
+        aks: None,
+        retired_mesh_config: meshupgrade_core::intent::RetiredMeshConfig::RemoveCopy,
         name: "mesh".to_owned(),
         uid: Uid::from("upgrade-1"),
         generation: 1,

@@ -24,6 +24,13 @@ impl Leadership {
         Self { until: Arc::default(), write: call_timeout + MARGIN }
     }
 
+    /// Of a process that nobody else competes with: it leads for this long.
+    pub fn alone(call_timeout: Duration, lasts: Duration) -> Self {
+        let leadership = Self::new(call_timeout);
+        leadership.set(Some(Instant::now() + lasts));
+        leadership
+    }
+
     /// Whether nobody else can lead before this time has passed.
     pub fn valid_for(&self, duration: Duration) -> bool {
         let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,19 +1,20 @@
 //! ConfigMaps of an Istio namespace: injectors and mesh configurations of the revisions.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use meshupgrade_core::ids::Revision;
 use meshupgrade_core::labels;
-use meshupgrade_core::observed::MeshConfig;
+use meshupgrade_core::mesh_config::{self, SharedMesh};
+use meshupgrade_core::observed::{DEFAULT_TRUST_DOMAIN, MeshConfig};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Observed;
 use crate::slim;
 
-/// Trust domain of a mesh that names none.
-const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 /// Revision of an installation without revisions.
 const DEFAULT_REVISION: &str = "default";
 
@@ -43,7 +44,7 @@ pub enum ConfigMapSeen {
     /// The mesh configuration of a revision.
     Mesh(Revision, MeshSettings),
     /// What users of the AKS add-on put beside it; the add-on's own values win.
-    SharedMesh(Revision, MeshSettings),
+    SharedMesh(Arc<SharedMesh>, MeshSettings),
 }
 
 /// The settings that matter, where they are set.
@@ -77,12 +78,51 @@ impl Observed for RawConfigMap {
                 self.data.values.as_deref().and_then(proxy_image),
             ));
         }
-        let settings = settings(self.data.mesh.as_deref()?);
-        if let Some(revision) = revision("istio-shared-configmap") {
-            return Some(ConfigMapSeen::SharedMesh(revision, settings));
+        // The add-on goes by the name alone: it is the users' object.
+        if let Some(suffix) = suffix_revision(name, mesh_config::NAME) {
+            let revision = Revision(suffix);
+            return Some(self.into_shared(revision));
         }
+        let settings = settings(self.data.mesh.as_deref()?);
         revision("istio").map(|revision| ConfigMapSeen::Mesh(revision, settings))
     }
+}
+
+impl RawConfigMap {
+    fn into_shared(self, revision: Revision) -> ConfigMapSeen {
+        let settings = self.data.mesh.as_deref().map(settings).unwrap_or_default();
+        let annotations = self.metadata.annotations.as_ref();
+        let mark = annotations.and_then(|all| all.get(labels::MESH_CONFIG_COPY));
+        let map = SharedMesh {
+            revision,
+            uid: self.metadata.uid.unwrap_or_default().into(),
+            resource_version: self.metadata.resource_version.unwrap_or_default(),
+            text: self.data.mesh,
+            // A mark that is not ours to read makes it somebody else's.
+            mark: mark.and_then(|text| serde_json::from_str(text).ok()),
+        };
+        ConfigMapSeen::SharedMesh(map.into(), settings)
+    }
+}
+
+/// The answer to a create.
+impl From<ConfigMap> for RawConfigMap {
+    fn from(map: ConfigMap) -> Self {
+        let mut data = map.data.unwrap_or_default();
+        Self {
+            metadata: map.metadata,
+            data: Data { mesh: data.remove("mesh"), values: data.remove("values") },
+        }
+    }
+}
+
+/// The shared mesh configurations by revision.
+pub fn shared_mesh<'a>(seen: impl Iterator<Item = &'a ConfigMapSeen>) -> BTreeMap<Revision, Arc<SharedMesh>> {
+    seen.filter_map(|one| match one {
+        ConfigMapSeen::SharedMesh(map, _) => Some((map.revision.clone(), Arc::clone(map))),
+        ConfigMapSeen::Injector(..) | ConfigMapSeen::Mesh(..) => None,
+    })
+    .collect()
 }
 
 /// `istio-sidecar-injector-asm-1-28` with the prefix `istio-sidecar-injector` gives `asm-1-28`; without suffix it is
@@ -168,7 +208,7 @@ pub fn mesh_configs<'a>(
     let shared: BTreeMap<&Revision, &MeshSettings> = seen
         .clone()
         .filter_map(|one| match one {
-            ConfigMapSeen::SharedMesh(revision, settings) => Some((revision, settings)),
+            ConfigMapSeen::SharedMesh(map, settings) => Some((&map.revision, settings)),
             ConfigMapSeen::Injector(..) | ConfigMapSeen::Mesh(..) => None,
         })
         .collect();
@@ -259,6 +299,33 @@ mod tests {
         let mesh = found.get(&Revision::from("asm-1-28")).unwrap().as_ref().unwrap();
         assert_eq!(mesh.trust_domain, "own");
         assert_eq!(mesh.discovery_selectors, r#"[{"matchLabels":{"a":"b"}}]"#);
+    }
+
+    #[test]
+    fn what_users_share_is_kept_with_the_mark_of_our_copy() {
+        let seen = |annotations: Value, data: Value| {
+            let value = json!({
+                "metadata": {
+                    "name": "istio-shared-configmap-asm-1-28", "uid": "u", "resourceVersion": "7",
+                    // Whoever copied it by hand may have copied this too.
+                    "labels": {"istio.io/rev": "asm-1-27"}, "annotations": annotations,
+                },
+                "data": data,
+            });
+            let seen = [serde_json::from_value::<RawConfigMap>(value).unwrap().observe().unwrap()];
+            let shared = shared_mesh(seen.iter());
+            SharedMesh::clone(shared.get(&Revision::from("asm-1-28")).unwrap())
+        };
+        let mark = r#"{"from":"asm-1-27","to":"asm-1-28","digest":"sha256:1"}"#;
+        let map = seen(json!({"meshupgrade.io/mesh-config-copy": mark}), json!({"mesh": "a: 1\n"}));
+        assert_eq!((map.uid.as_str(), map.resource_version.as_str()), ("u", "7"));
+        assert_eq!(map.text.as_deref(), Some("a: 1\n"));
+        assert_eq!(
+            map.mark.map(|mark| (mark.from, mark.digest)),
+            Some(("asm-1-27".into(), "sha256:1".into()))
+        );
+        let map = seen(json!({"meshupgrade.io/mesh-config-copy": "yes"}), json!({"other": ""}));
+        assert_eq!((map.text, map.mark), (None, None));
     }
 
     #[test]

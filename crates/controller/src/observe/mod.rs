@@ -19,7 +19,7 @@ use meshupgrade_core::observed::{
 };
 use serde::de::DeserializeOwned;
 
-use self::config_map::{ConfigMapSeen, mesh_configs};
+use self::config_map::{ConfigMapSeen, mesh_configs, shared_mesh};
 use self::workload::WorkloadSeen;
 use crate::store::Store;
 
@@ -149,6 +149,7 @@ impl Stores {
         Snapshot {
             webhooks: self.webhooks(),
             control_planes: self.control_planes(istio_namespace, config_maps),
+            shared_mesh: shared_mesh(config_maps.iter().map(|seen| &**seen)),
             namespaces: self.namespaces(),
             workloads: self.workloads(),
             gateways: self.gateways.all(),
@@ -162,6 +163,7 @@ impl Stores {
             refused: BTreeMap::new(),
             operator: None,
             answers: BTreeMap::new(),
+            aks: None,
         }
     }
 }

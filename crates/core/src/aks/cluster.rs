@@ -362,6 +362,8 @@ mod tests {
             "v",
             "/subscriptions/s/resourceGroups/g/providers/Microsoft.KeyVault/vaults",
             "/subscriptions//resourceGroups//providers/Microsoft.KeyVault/vaults/",
+            "/subscriptions//resourceGroups/g/providers/Microsoft.KeyVault/vaults/v",
+            "/subscriptions/s/resourceGroups/ /providers/Microsoft.KeyVault/vaults/v",
             "/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/vaults/v",
             "https:/subscriptions/s/resourceGroups/g/providers/Microsoft.KeyVault/vaults/v",
         ] {

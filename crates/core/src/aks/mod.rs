@@ -14,5 +14,9 @@ pub mod offers;
 pub mod operation;
 pub mod problem;
 pub mod revision;
+pub mod seen;
 pub mod symptom;
 pub mod words;
+
+/// Where the add-on has its control planes. Source: `istio-deploy-addon.md` of Azure's documentation.
+pub const ISTIO_NAMESPACE: &str = "aks-istio-system";

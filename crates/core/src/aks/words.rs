@@ -12,6 +12,8 @@ const SECRET_LENGTH: usize = 40;
 
 /// One line of at most 400 characters, without queries of addresses, bearer tokens and long encoded runs.
 pub fn clean(text: &str) -> String {
+    // What Microsoft Entra appends is another one each time, and would be another status each time.
+    let text = text.split(" Trace ID: ").next().unwrap_or_default();
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let mut after_bearer = false;
     let mut words = Vec::new();

@@ -18,7 +18,7 @@ pub(super) const CHAIN: [Check; 9] = [
     Check { name: PROXIES_MOVED, find: proxies::all_moved },
     Check { name: "DefaultValidatorMoved", find: default_validator_moved },
     Check { name: "NothingUncovered", find: nothing_uncovered },
-    Check { name: "GitAgrees", find: git_agrees },
+    Check { name: GIT_AGREES, find: git_agrees },
 ];
 
 /// What proves a rollback, in the order of the results. It needs nothing that the way forward may have left half done.
@@ -29,6 +29,7 @@ pub(super) const ROLLBACK_CHAIN: [Check; 2] = [
 
 const NAMESPACES_MOVED: Check = Check { name: "NamespacesMoved", find: namespaces_moved };
 const PROXIES_MOVED: &str = "ProxiesMoved";
+pub(super) const GIT_AGREES: &str = "GitAgrees";
 
 /// What a check says that needs a count when there is none. Nothing is assumed.
 const NOT_COUNTED: &str = "not counted yet";

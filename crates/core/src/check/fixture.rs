@@ -11,8 +11,8 @@ use crate::census::Census;
 use crate::decision::{CheckOutcome, CheckResult};
 use crate::ids::{NamespaceName, Revision, WorkloadKind, WorkloadRef};
 use crate::intent::{
-    CompletionIntent, CompletionMode, Intent, OnFailure, RestartIntent, RollbackControlPlane, RollbackScope,
-    RunningJobs, WaveIntent, WaveSelect,
+    CompletionIntent, CompletionMode, Intent, OnFailure, RestartIntent, RetiredMeshConfig,
+    RollbackControlPlane, RollbackScope, RunningJobs, WaveIntent, WaveSelect,
 };
 use crate::labels;
 use crate::observed::{
@@ -234,6 +234,7 @@ fn control_plane(revision: &str) -> ControlPlane {
 
 fn intent() -> Intent {
     Intent {
+        aks: None,
         name: "mesh".to_owned(),
         uid: "u".into(),
         generation: 1,
@@ -241,6 +242,7 @@ fn intent() -> Intent {
         source: None,
         run_id: String::new(),
         istio_namespace: "istio-system".into(),
+        retired_mesh_config: RetiredMeshConfig::RemoveCopy,
         settle_seconds: 30,
         waves: vec![WaveIntent {
             name: "all".to_owned(),

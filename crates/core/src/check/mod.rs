@@ -1,6 +1,8 @@
 //! Named checks, run as a chain over one input: before a run writes anything, before the old revision may go, and after a
 //! rollback. A check's name is what `spec.checks.skip` takes.
 
+mod addon_labels;
+mod aks;
 mod completion;
 #[cfg(test)]
 mod completion_tests;
@@ -23,7 +25,7 @@ use crate::ids::{NamespaceName, Revision};
 use crate::intent::Intent;
 use crate::inventory::some_of;
 use crate::observed::{Namespace, Snapshot};
-use crate::plan::{Plan, Unrestartable};
+use crate::plan::{Plan, Unrestartable, WaveKind};
 
 /// Names of the preflight checks, in the order of their results.
 pub const PREFLIGHT: &[&str] = &names(&preflight::CHAIN);
@@ -65,6 +67,15 @@ pub fn completion(input: &CheckInput<'_>) -> Vec<CheckResult> {
 pub fn rollback_proof(input: &CheckInput<'_>) -> Vec<CheckResult> {
     let back = CheckInput { source: input.target, target: input.source, ..*input };
     run(&completion::ROLLBACK_CHAIN, &back, &BTreeSet::new())
+}
+
+/// Runs the checks before the target's control plane is removed after a rollback: whether anything of anybody refers to it. What Git
+/// says of the way forward is no matter here.
+pub fn removal_of_the_target(input: &CheckInput<'_>) -> Vec<CheckResult> {
+    let back = CheckInput { source: input.target, target: input.source, ..*input };
+    let mut results = run(&completion::CHAIN, &back, &input.intent.skip_checks);
+    results.retain(|result| result.name != completion::GIT_AGREES);
+    results
 }
 
 /// The results that hold a run back.
@@ -127,9 +138,10 @@ fn planned<'a>(input: &CheckInput<'a>) -> Vec<&'a Namespace> {
         .collect()
 }
 
-/// The names of the namespaces of the plan's waves.
+/// The names of the namespaces that the plan's waves move. The wave of gateways has others too, for the sake of their Gateways.
 fn planned_names<'a>(input: &CheckInput<'a>) -> BTreeSet<&'a NamespaceName> {
-    input.plan.waves.iter().flat_map(|wave| &wave.namespaces).collect()
+    let moved = input.plan.waves.iter().filter(|wave| wave.kind != WaveKind::Gateways);
+    moved.flat_map(|wave| &wave.namespaces).collect()
 }
 
 /// A few of these names, if there are any at all.

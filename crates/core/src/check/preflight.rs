@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 
 use super::proxies::no_running_jobs;
-use super::{Check, CheckInput, Finding, label_owners, listed, planned, problem, warning};
+use super::{Check, CheckInput, Finding, addon_labels, aks, label_owners, listed, planned, problem, warning};
 use crate::gate;
 use crate::ids::{NamespaceName, Revision};
 use crate::injection::{Injection, PodShape, injection, relabelled};
 use crate::labels;
-use crate::observed::{Labels, MeshConfig, Workload};
+use crate::observed::{DEFAULT_TRUST_DOMAIN, Labels, MeshConfig, Workload};
 
 /// All of them, in the order of their results.
-pub(super) const CHAIN: [Check; 12] = [
+pub(super) const CHAIN: [Check; 23] = [
     Check { name: "SourceIstiodReady", find: source_istiod_ready },
     Check { name: "InjectionLabelsUnambiguous", find: injection_labels_unambiguous },
     Check { name: "NamespacesAssigned", find: namespaces_assigned },
@@ -24,6 +24,17 @@ pub(super) const CHAIN: [Check; 12] = [
     Check { name: "WorkloadsRestartable", find: workloads_restartable },
     Check { name: "NoRunningJobs", find: no_running_jobs },
     Check { name: "NoOtherUpgrade", find: no_other_upgrade },
+    Check { name: "AksMeshInstalled", find: aks::mesh_installed },
+    Check { name: "AksNoForeignUpgrade", find: aks::no_foreign_upgrade },
+    Check { name: "AksNoDowngrade", find: aks::no_downgrade },
+    Check { name: "AksTargetOffered", find: aks::target_offered },
+    Check { name: "AksClusterCompatible", find: aks::cluster_compatible },
+    Check { name: "AksClusterSettled", find: aks::cluster_settled },
+    Check { name: "AksPluginCa", find: aks::plugin_ca },
+    Check { name: "AksNoOpenServiceMesh", find: aks::no_open_service_mesh },
+    Check { name: "AksNativeSidecars", find: aks::native_sidecars },
+    Check { name: "AksMeshConfigCopied", find: aks::mesh_config_copied },
+    Check { name: "AksLabelsWithoutEffect", find: addon_labels::find },
 ];
 
 /// Reason of a namespace that no wave takes, in [`crate::plan::LeftNamespace`].
@@ -158,6 +169,7 @@ fn trust_domain_equal(input: &CheckInput<'_>) -> Finding {
     mesh_config_equal(
         input,
         |mesh| mesh.trust_domain.as_str(),
+        DEFAULT_TRUST_DOMAIN,
         "meshConfig.trustDomain",
         "proxies of the two would refuse each other, so set it alike in both",
     )
@@ -167,6 +179,7 @@ fn discovery_selectors_equal(input: &CheckInput<'_>) -> Finding {
     mesh_config_equal(
         input,
         |mesh| mesh.discovery_selectors.as_str(),
+        "",
         "meshConfig.discoverySelectors",
         "one would not see what the other serves, and new namespaces may lack istio-ca-root-cert, so set them alike \
          in both",
@@ -178,6 +191,7 @@ fn discovery_selectors_equal(input: &CheckInput<'_>) -> Finding {
 fn mesh_config_equal(
     input: &CheckInput<'_>,
     part: fn(&MeshConfig) -> &str,
+    unset: &str,
     what: &str,
     remedy: &str,
 ) -> Finding {
@@ -186,6 +200,8 @@ fn mesh_config_equal(
         plane.mesh_config.as_ref().map(|mesh| part(mesh).to_owned())
     };
     match (mesh(input.source), mesh(input.target)) {
+        // What the target does not set by itself comes with the copy, which is made when the run starts.
+        (Some(_), Some(target)) if aks::copy_is_due(input) && target == unset => Finding::Nothing,
         (Some(source), Some(target)) if source != target => Finding::Problem(format!(
             "{what} must be the same, but {} has {} and {} has {}: {remedy}",
             input.source,

@@ -50,6 +50,17 @@ fn the_names_are_those_of_the_guide_in_their_order() {
         "WorkloadsRestartable",
         "NoRunningJobs",
         "NoOtherUpgrade",
+        "AksMeshInstalled",
+        "AksNoForeignUpgrade",
+        "AksNoDowngrade",
+        "AksTargetOffered",
+        "AksClusterCompatible",
+        "AksClusterSettled",
+        "AksPluginCa",
+        "AksNoOpenServiceMesh",
+        "AksNativeSidecars",
+        "AksMeshConfigCopied",
+        "AksLabelsWithoutEffect",
     ];
     assert_eq!(PREFLIGHT, names);
 }

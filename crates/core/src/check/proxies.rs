@@ -7,13 +7,23 @@ use super::{CheckInput, Finding, planned_names};
 use crate::census::{Census, JOB, UnmanagedPod};
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
 use crate::intent::RunningJobs;
-use crate::inventory::{some_of, unrestartable};
+use crate::inventory::{is_system, some_of, unrestartable};
 
 /// Nothing runs on the source, and nothing that could: a proxy whose revision nobody knows may be one of it.
+/// The add-on's own gateways come and go with their revision: they are nobody's to move.
 pub(super) fn all_moved(input: &CheckInput<'_>) -> Finding {
-    counted(input, |census| match on_source(input, census) {
-        Finding::Nothing => unknown(input, census),
-        found => found,
+    counted(input, |census| {
+        let own = census.proxies.keys().any(|name| is_system(input.intent, name));
+        let users = |census: &Census| {
+            let names =
+                census.proxies.keys().filter(|name| !is_system(input.intent, name)).cloned().collect();
+            census.within(&names)
+        };
+        let found = if own { on_source(input, &users(census)) } else { on_source(input, census) };
+        match found {
+            Finding::Nothing => unknown(input, census),
+            found => found,
+        }
     })
 }
 

@@ -91,7 +91,7 @@ fn listed(mesh: &Mesh, restart_at: Option<i64>) -> Record {
 fn restarts(decision: &Decision) -> Vec<&Restart> {
     let restarts = decision.effects.iter().filter_map(|effect| match effect {
         Effect::Restart(restart) => Some(restart),
-        Effect::Relabel(_) | Effect::Gateway(_) => None,
+        _ => None,
     });
     restarts.collect()
 }

@@ -74,7 +74,7 @@ fn before() -> Mesh {
 fn writes(decision: &Decision) -> Vec<&GatewayLabel> {
     let labels = decision.effects.iter().filter_map(|effect| match effect {
         Effect::Gateway(label) => Some(label),
-        Effect::Relabel(_) | Effect::Restart(_) => None,
+        _ => None,
     });
     labels.collect()
 }
@@ -201,4 +201,40 @@ fn a_gateway_without_a_deployment_is_let_go_before_completion() {
     let [label] = writes(&decision)[..] else { panic!("{:?}", decision.effects) };
     assert_eq!((label.gateway.name.as_str(), &label.revision), ("web", &None));
     assert_eq!(run(&decision).phase, Phase::Migrating);
+}
+
+#[test]
+fn gateways_are_pinned_one_after_the_other() {
+    let mut mesh = before();
+    gateway(&mut mesh, "pay", "till", None);
+    let first = decided(&mesh, Phase::Migrating, &json!({}));
+    let [label] = writes(&first)[..] else { panic!("{:?}", first.effects) };
+    assert_eq!(label.gateway.to_string(), "Gateway pay/till");
+    // Istio rolls its pods for the sake of the label.
+    change(&mut mesh, "pay", "till", pin);
+    let deployment = Arc::make_mut(mesh.snapshot.workloads.get_mut(&reference("pay", "till-istio")).unwrap());
+    deployment.rollout.updated = 0;
+    let waits = decided(&mesh, Phase::Migrating, &json!({}));
+    assert!(waits.effects.is_empty(), "{:?}", waits.effects);
+    assert_eq!(waits.view.blocked[0].reason, WaitReason::RolloutInProgress);
+    let deployment = Arc::make_mut(mesh.snapshot.workloads.get_mut(&reference("pay", "till-istio")).unwrap());
+    deployment.rollout.updated = 1;
+    let second = decided(&mesh, Phase::Migrating, &json!({}));
+    assert_eq!(writes(&second).iter().map(|it| it.gateway.name.as_str()).collect::<Vec<_>>(), ["web"]);
+}
+
+#[test]
+fn a_namespace_of_the_default_revision_takes_its_gateway_along_unless_it_is_pinned() {
+    let mut mesh = before();
+    mesh.webhook(SOURCE, |webhook| {
+        let mut entry = webhook.entries[0].clone();
+        entry.namespace_selector = crate::selector::LabelSelector {
+            match_labels: map(&[(labels::INJECTION, "enabled")]),
+            ..Default::default()
+        };
+        webhook.entries.push(entry);
+    });
+    mesh.namespace("shop", |namespace| namespace.labels = map(&[(labels::INJECTION, "enabled")]));
+    let decision = decided(&mesh, Phase::Migrating, &json!({}));
+    assert_eq!(writes(&decision).iter().map(|it| it.gateway.name.as_str()).collect::<Vec<_>>(), ["web"]);
 }

@@ -7,6 +7,8 @@ use crate::argo;
 use crate::check::{self, CheckInput};
 use crate::gate;
 use crate::ids::{NamespaceName, Revision};
+use crate::intent::RollbackControlPlane;
+use crate::machine::aks;
 use crate::machine::batch;
 use crate::machine::gateways;
 use crate::machine::pass::{Pass, about_workload, after};
@@ -15,7 +17,7 @@ use crate::machine::relabel::{Standings, in_place_since, labels, memory_restored
 use crate::machine::wave::{front_of, settle_time_is_over};
 use crate::observed::Workload;
 use crate::plan::PlannedWave;
-use crate::record::WaveStep;
+use crate::record::{CloudStep, WaveStep};
 use crate::rollout::{Rollout, rollout};
 use crate::wait::WaitReason;
 
@@ -28,6 +30,9 @@ fn going_back(pass: &Pass<'_>) -> RangeInclusive<u32> {
 pub fn roll_back(pass: &mut Pass<'_>) -> bool {
     if pass.run.source == pass.run.target {
         return finish(pass);
+    }
+    if aks::nowhere_to_go_back(pass) {
+        return false;
     }
     if pass.run.step == WaveStep::Proven {
         return prove(pass);
@@ -149,7 +154,7 @@ fn prove(pass: &mut Pass<'_>) -> bool {
         .map(|result| format!("{}: {}", result.name, result.message))
         .collect();
     if failed.is_empty() && standings.in_place() {
-        return all_stand_still(pass) && restored(pass, from_wave) && finish(pass);
+        return all_stand_still(pass) && restored(pass, from_wave) && removed(pass) && finish(pass);
     }
     if fallen && !standings.awaited {
         // Something of ours still runs there, for example a pod that was created late, or in a namespace whose label was
@@ -170,6 +175,43 @@ fn restored(pass: &mut Pass<'_>, from_wave: u32) -> bool {
     // Where one wave goes back, the pins of the others are still needed.
     let wave_only = pass.run.rollback.as_ref().is_some_and(|rollback| rollback.wave_only);
     memory_restored(pass, from_wave) && (wave_only || gateways::released(pass))
+}
+
+/// Whether the target's control plane is gone, where it is ours to remove: nothing uses it any more.
+fn removed(pass: &mut Pass<'_>) -> bool {
+    let wave_only = pass.run.rollback.as_ref().is_some_and(|rollback| rollback.wave_only);
+    let stays = pass.intent.rollback_control_plane == RollbackControlPlane::Keep;
+    if wave_only || stays || pass.intent.aks.is_none() {
+        return true;
+    }
+    nothing_refers_to_the_target(pass) && aks::done(pass, CloudStep::Rollback)
+}
+
+/// Nobody else may use what Azure would take away, also what the run did not move. Otherwise who does is told.
+fn nothing_refers_to_the_target(pass: &mut Pass<'_>) -> bool {
+    let revisions = pass.revisions();
+    let results = check::removal_of_the_target(&CheckInput {
+        intent: pass.intent,
+        source: &revisions.0,
+        target: &revisions.1,
+        snapshot: pass.snapshot,
+        plan: &pass.plan,
+        unrestartable: &[],
+        now: pass.now,
+    });
+    let failed: Vec<String> = check::failed(&results)
+        .iter()
+        .map(|result| {
+            format!(
+                "{}: {}; spec.rollback.controlPlane: Keep leaves {} in place",
+                result.name, result.message, revisions.1
+            )
+        })
+        .collect();
+    for because in &failed {
+        pass.wait(WaitReason::RevisionInUse, None, because.clone());
+    }
+    failed.is_empty()
 }
 
 /// The waves that go back.

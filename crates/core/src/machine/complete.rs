@@ -9,13 +9,15 @@ use crate::gate;
 use crate::ids::NamespaceName;
 use crate::injection::is_relabelled;
 use crate::intent::CompletionMode;
-use crate::inventory::{Group, members};
+use crate::inventory::{Group, is_system, members};
+use crate::machine::aks;
 use crate::machine::analysis::{self, Opinion};
 use crate::machine::pass::{Pass, after, pair, shown};
 use crate::machine::phase::Trigger;
 use crate::machine::relabel::labels_in_place;
 use crate::machine::wave::append;
 use crate::planning;
+use crate::record::CloudStep;
 use crate::wait::WaitReason;
 
 /// Moves the completion by one step. Says whether the position changed.
@@ -124,6 +126,7 @@ fn nothing_to_move(pass: &mut Pass<'_>) -> bool {
         .census
         .iter()
         .flat_map(|census| &census.proxies)
+        .filter(|(namespace, _)| !is_system(pass.intent, namespace))
         .flat_map(|(namespace, counts)| counts.keys().map(move |revision| (namespace, revision)))
         .filter(|(_, revision)| **revision != target && !revision.as_str().is_empty())
         .map(|(namespace, revision)| format!("{namespace} ({revision})"))
@@ -237,17 +240,19 @@ fn counted(pass: &mut Pass<'_>, since: Timestamp) -> bool {
     true
 }
 
-/// All checks pass: the source may go. Whoever installed it removes it, so its absence is the acceptance.
+/// All checks pass: the source may go. Whoever installed it removes it, so its absence is the acceptance; where Azure removes it
+/// for us, the write that asks for that is.
 fn accepted(pass: &mut Pass<'_>) -> bool {
     let source = pass.run.source.clone();
     let namespace = pass.intent.istio_namespace.clone();
-    if pass.intent.completion.mode == CompletionMode::Keep {
+    let asked = pass.intent.aks.is_some() && pass.run.cloud == Some(CloudStep::Complete);
+    if pass.intent.completion.mode == CompletionMode::Keep && !asked {
         return finish(pass, "the old control plane is kept");
     }
-    if gate::is_gone(pass.snapshot, &source) {
+    if pass.intent.aks.is_none() && gate::is_gone(pass.snapshot, &source) {
         return finish(pass, "the old control plane is gone");
     }
-    if pass.intent.suspend || pass.run.paused {
+    if !asked && (pass.intent.suspend || pass.run.paused) {
         let (reason, how) = if pass.intent.suspend {
             (WaitReason::Suspended, "spec.suspend is set")
         } else {
@@ -256,9 +261,22 @@ fn accepted(pass: &mut Pass<'_>) -> bool {
         pass.wait(reason, None, format!("{how}: completion waits"));
         return false;
     }
+    let may_remove = pass.intent.completion.mode == CompletionMode::Automatic || pass.run.completion_approved;
+    if pass.intent.aks.is_some() && (may_remove || asked) {
+        return removed_by_cloud(pass);
+    }
+    if pass.intent.aks.is_some() {
+        let because = format!(
+            "nothing refers to {source} any more: approve its removal by the annotation that status.actions shows, or set \
+             spec.completion.mode to Automatic; Keep ends the run with {source} in place"
+        );
+        pass.wait(WaitReason::ApprovalRequired, None, because);
+        return false;
+    }
+    let how = gate::removal_command(&namespace, &source, "complete");
     let command = format!(
-        "nothing refers to {source} any more: remove it the way it was installed, for example with helm uninstall \
-         istiod-{source} -n {namespace}, or by the commit that takes it out of Git"
+        "nothing refers to {source} any more: remove it the way it was installed, for example with {how}, or by the commit that \
+         takes it out of Git"
     );
     match pass.intent.completion.mode {
         CompletionMode::Manual if !pass.run.completion_approved => pass.wait(
@@ -270,6 +288,19 @@ fn accepted(pass: &mut Pass<'_>) -> bool {
             pass.wait(WaitReason::RemovalPending, None, command)
         }
     }
+    false
+}
+
+/// The source's control plane is ours to remove, and nothing refers to it.
+fn removed_by_cloud(pass: &mut Pass<'_>) -> bool {
+    if !aks::done(pass, CloudStep::Complete) {
+        return false;
+    }
+    if gate::is_gone(pass.snapshot, &pass.run.source) {
+        return finish(pass, "the old control plane is gone");
+    }
+    let because = format!("Azure has removed {}; its last pods are going", pass.run.source);
+    pass.wait(WaitReason::ControlPlaneOperation, None, because);
     false
 }
 

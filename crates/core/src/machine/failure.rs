@@ -2,6 +2,7 @@
 
 use crate::argo;
 use crate::decision::About;
+use crate::gateways;
 use crate::intent::OnFailure;
 use crate::machine::batch::{Front, old_pods};
 use crate::machine::pass::{Pass, about_workload, after, shown};
@@ -66,10 +67,10 @@ pub(super) fn time_out(
 /// not heal, or has not healed within the grace. What may still heal is noted.
 fn hopeless(pass: &mut Pass<'_>, entry: &mut BatchEntry, pods: &Pods<'_>) -> Option<String> {
     let workload = pass.snapshot.workloads.get(&entry.workload)?;
-    let new = of(pods, &entry.workload)
-        .iter()
-        .copied()
-        .filter(|pod| argo::was_restarted(workload) && argo::is_newest(pod, workload));
+    let ours = format!("{}.{}.", pass.intent.uid, pass.run.counter);
+    let restarted = argo::was_restarted(workload) || gateways::was_moved(pass.snapshot, workload, &ours);
+    let new =
+        of(pods, &entry.workload).iter().copied().filter(|pod| restarted && argo::is_newest(pod, workload));
     let Some(Trouble { outlook, message }) = trouble(workload, new) else {
         entry.troubled_since = None;
         return None;

@@ -1,6 +1,7 @@
 //! Which workloads the batch takes in next, and what keeps them out.
 
 use crate::argo;
+use crate::gateways;
 use crate::ids::WorkloadRef;
 use crate::machine::batch::{Front, is_concerned, max_open, terminating};
 use crate::machine::failure::too_many_failed;
@@ -112,8 +113,10 @@ pub fn rolling_unlisted<'a>(
         (rollout(workload) != Rollout::Done && !argo::rests(workload))
             || matches!(state(pass, workload, pods), State::Terminating(_))
     };
+    let ours_prefix = format!("{}.{}.", pass.intent.uid, pass.run.counter);
     let counts = |workload: &&&Workload| {
-        let restarted = argo::was_restarted(workload);
+        let restarted =
+            argo::was_restarted(workload) || gateways::was_moved(pass.snapshot, workload, &ours_prefix);
         let ours =
             if forward { restarted && !broken_before(workload) } else { is_concerned(pass, workload, pods) };
         ours && unfinished(workload) && entries.iter().all(|entry| entry.workload != workload.reference)

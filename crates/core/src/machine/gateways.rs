@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use crate::decision::About;
 use crate::effect::{Effect, GatewayLabel, PreviousEdit};
-use crate::gateways::{label_towards, memory, needs_pin, revision_of, takes_part};
+use crate::gateways::{label_towards, memory, needs_pin, of_workload, revision_of, takes_part};
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
 use crate::labels;
-use crate::machine::pass::{Pass, pair};
+use crate::machine::pass::{Pass, about_workload, pair};
 use crate::observed::{Gateway, PreviousLabels};
 use crate::plan::WaveKind;
 use crate::record::Direction;
+use crate::rollout::{Rollout, rollout};
 use crate::wait::WaitReason;
 
 /// Whether no Gateway would move with the label of its namespace, which is about to be written. Those that would are pinned to the
-/// source.
+/// source, one after the other: Istio copies labels of a Gateway into the template of its pods, so that a pin rolls them.
 pub fn pinned(pass: &mut Pass<'_>) -> bool {
     let revisions = pass.revisions();
     let namespaces = relabelled_by_the_run(pass);
@@ -24,15 +25,44 @@ pub fn pinned(pass: &mut Pass<'_>) -> bool {
         .filter(|gateway| namespaces.contains(&gateway.reference.namespace))
         .filter(|gateway| needs_pin(pass.snapshot, pair(&revisions), gateway))
         .collect();
+    if rolls(pass) || due.is_empty() {
+        return due.is_empty() && !rolls(pass);
+    }
+    if !pass.may_start() {
+        return false;
+    }
+    // One that somebody keeps from being pinned is told, and holds up the labels; the others are pinned all the same.
     for gateway in &due {
         let stamp = format!("{}.pin", pass.run.relabel_stamp(&pass.intent.uid, &gateway.reference.namespace));
         let because = format!(
             "it is to stay on {} while the label of its namespace changes: it moves in the wave of gateways",
             revisions.0
         );
-        write(pass, gateway, Some(revisions.0.clone()), remember(gateway, &revisions), stamp, None, because);
+        let label = Some(revisions.0.clone());
+        if !write(pass, gateway, label, remember(gateway, &revisions), stamp, None, because) {
+            break;
+        }
     }
-    due.is_empty()
+    false
+}
+
+/// Whether pods of a Gateway that this run wrote to are still being replaced; that is noted.
+fn rolls(pass: &mut Pass<'_>) -> bool {
+    let ours = format!("{}.{}.", pass.intent.uid, pass.run.counter);
+    let written =
+        |gateway: &Gateway| gateway.relabelled_by.as_ref().is_some_and(|stamp| stamp.starts_with(&ours));
+    let snapshot = pass.snapshot;
+    let rolling = snapshot.workloads.values().find_map(|workload| {
+        of_workload(snapshot, workload).filter(|gateway| written(gateway))?;
+        match rollout(workload) {
+            Rollout::Done => None,
+            Rollout::InProgress(why) | Rollout::Stuck(why) => Some((workload.reference.clone(), why)),
+        }
+    });
+    let Some((workload, why)) = rolling else { return false };
+    let because = format!("{workload} takes over the label of its Gateway: {why}");
+    pass.wait(WaitReason::RolloutInProgress, about_workload(&workload), because);
+    true
 }
 
 /// The write that moves a Gateway to where the run goes, for the Deployment that is in the stored batch.
@@ -41,7 +71,8 @@ pub fn moved(pass: &mut Pass<'_>, gateway: &Gateway, workload: &WorkloadRef, sta
     move_to_destination(pass, gateway, stamp, Some(workload.clone()), because)
 }
 
-/// Whether the run has let go of all Gateways: those that it pinned, and that have no Deployment that would have moved them.
+/// Whether the run has let go of all Gateways: those that it pinned, and that have no Deployment that would have moved them. One
+/// after the other, as when they were pinned.
 pub fn released(pass: &mut Pass<'_>) -> bool {
     let revisions = pass.revisions();
     let homes: BTreeSet<NamespaceName> =
@@ -53,12 +84,21 @@ pub fn released(pass: &mut Pass<'_>) -> bool {
         .filter(|gateway| memory(pair(&revisions), gateway).is_some())
         .filter(|gateway| is_pin_or_away(pass, gateway, &destination))
         .collect();
-    for gateway in &held {
-        let stamp = format!("{}.release", pass.run.stamp(&pass.intent.uid, 1));
-        let because = format!("the run lets go of it: it belongs to {destination}");
-        move_to_destination(pass, gateway, stamp, None, because);
+    if rolls(pass) || held.is_empty() {
+        return held.is_empty() && !rolls(pass);
     }
-    held.is_empty()
+    if pass.run.direction() == Direction::Forward && !pass.may_start() {
+        return false;
+    }
+    for gateway in &held {
+        let stamp =
+            format!("{}.release", pass.run.relabel_stamp(&pass.intent.uid, &gateway.reference.namespace));
+        let because = format!("the run lets go of it: it belongs to {destination}");
+        if !move_to_destination(pass, gateway, stamp, None, because) {
+            break;
+        }
+    }
+    false
 }
 
 /// Whether a Gateway is elsewhere, or a label of ours stands where there was none and none is needed.
@@ -121,6 +161,12 @@ fn write(
 }
 
 fn reverted(pass: &mut Pass<'_>, gateway: &Gateway, wanted: Option<&Revision>) {
+    if pass.retries_all() {
+        *pass.run.label_attempts.entry(gateway.reference.namespace.clone()).or_insert(1) += 1;
+        let about = Some(About::Gateway(gateway.reference.clone()));
+        pass.event(false, "RetryAccepted", about, "the label will be written once more");
+        return;
+    }
     let reference = &gateway.reference;
     let value =
         wanted.map_or_else(|| format!("{}-", labels::REVISION), |it| format!("{}={it}", labels::REVISION));

@@ -2,6 +2,8 @@
 
 pub mod phase;
 
+pub(crate) mod addon_gateways;
+pub(crate) mod aks;
 pub(crate) mod analysis;
 pub(crate) mod back;
 pub(crate) mod batch;
@@ -9,6 +11,7 @@ pub(crate) mod complete;
 pub(crate) mod failure;
 pub(crate) mod fill;
 pub(crate) mod gateways;
+pub(crate) mod mesh_config;
 pub(crate) mod pass;
 pub(crate) mod people;
 pub(crate) mod progress;

@@ -9,12 +9,14 @@ use crate::ids::{NamespaceName, Revision, WorkloadKind, WorkloadRef};
 use crate::intent::{Intent, RollbackScope};
 use crate::inventory::{Pair, moved_by};
 use crate::labels;
+use crate::machine::aks;
 use crate::machine::phase::{Phase, Trigger};
 use crate::observed::Snapshot;
 use crate::plan::{Plan, PlannedWave, WaveKind};
 use crate::pods::{Wanted, image_version};
 use crate::record::{
-    MAX_HISTORY, Record, Rollback, RollbackCause, Run, RunSummary, SCHEMA, Sample, WaveStep, attempt_key,
+    CloudStep, MAX_HISTORY, Record, Rollback, RollbackCause, Run, RunSummary, SCHEMA, Sample, WaveStep,
+    attempt_key,
 };
 use crate::wait::{Wait, WaitReason};
 use crate::window::{Opening, opening};
@@ -139,7 +141,9 @@ impl<'a> Pass<'a> {
     /// Whether there is a way back: something was moved, and whoever removed the source did not accept the completion.
     pub fn can_turn_back(&self) -> bool {
         let run = &self.run;
-        let accepted = run.phase == Phase::Completing && gate::is_gone(self.snapshot, &run.source);
+        let completing = run.phase == Phase::Completing;
+        let accepted = (completing && gate::is_gone(self.snapshot, &run.source))
+            || (run.cloud == Some(CloudStep::Complete) && !aks::completion_was_refused(self));
         let forward = run.rollback.as_ref().is_none_or(|rollback| rollback.wave_only);
         let under_way = self.started() && !run.phase.is_over() && forward;
         under_way && run.source != run.target && !accepted
@@ -291,7 +295,10 @@ impl<'a> Pass<'a> {
     /// Turns the run back. Latched: there is no way to turn it forward again.
     pub fn turn_back(&mut self, cause: RollbackCause, message: String) {
         self.event(true, "RollbackStarted", None, message.clone());
-        let asked_for = matches!(cause, RollbackCause::Requested | RollbackCause::TargetReverted);
+        let asked_for = matches!(
+            cause,
+            RollbackCause::Requested | RollbackCause::TargetReverted | RollbackCause::TargetRemoved
+        );
         let in_a_wave = matches!(self.run.phase, Phase::Migrating | Phase::Soaking);
         // Gateways live in namespaces of other waves, whose labels stay: they cannot go back alone.
         let own_labels = self.current_wave().is_some_and(|wave| wave.kind != WaveKind::Gateways);
@@ -435,6 +442,11 @@ fn new_run(intent: &Intent, counter: u32) -> Run {
         counted_from: None,
         progress: None,
         gate: None,
+        cloud: None,
+        cloud_done: false,
+        cloud_failures: 0,
+        cloud_failed_at: None,
+        mesh_config_settled: false,
     }
 }
 

@@ -9,9 +9,10 @@ use crate::inventory::discover_source;
 use crate::machine::pass::{Pass, after, pair};
 use crate::machine::people;
 use crate::machine::phase::{Phase, Trigger};
+use crate::machine::{addon_gateways, aks, gateways, mesh_config};
 use crate::planning;
-use crate::record::RollbackCause;
-use crate::wait::WaitReason;
+use crate::record::{CloudStep, RollbackCause};
+use crate::wait::{Wait, WaitReason};
 
 /// How old a count may be that a plan rests on, in seconds.
 const COUNT_MAX_AGE_SECONDS: u32 = 600;
@@ -44,7 +45,8 @@ fn survey(pass: &mut Pass<'_>) -> bool {
         }
         // Nothing is on another revision: the run has nothing to move, and ends as soon as the target is there.
         Ok(source) => {
-            let source = source.unwrap_or_else(|| pass.run.target.clone());
+            let source =
+                source.or_else(|| aks::other_revision(pass)).unwrap_or_else(|| pass.run.target.clone());
             if source != pass.run.source {
                 pass.run.approved_waves = 0;
             }
@@ -97,6 +99,10 @@ fn counted_lately(pass: &mut Pass<'_>) -> bool {
 
 /// Runs the named checks; nothing is written.
 pub fn preflight(pass: &mut Pass<'_>) -> bool {
+    // The way back needs nothing but its source.
+    if !pass.intent.rollback_requested && !aks::is_readable(pass, true) {
+        return false;
+    }
     let passed = survey(pass);
     if pass.snapshot.census.is_none() {
         pass.wait_for_count("the proxies of the cluster");
@@ -134,6 +140,9 @@ fn roll_back_before_the_start(pass: &mut Pass<'_>) -> bool {
 
 /// Publishes the plan; nothing is written.
 pub fn planned(pass: &mut Pass<'_>) -> bool {
+    if !pass.intent.rollback_requested && !aks::is_readable(pass, true) {
+        return false;
+    }
     if pass.snapshot.census.is_none() {
         // After a restart of the operator. Without a count the plan would be another one.
         pass.needs.census_since = Some(Timestamp::UNIX_EPOCH);
@@ -166,6 +175,12 @@ pub fn planned(pass: &mut Pass<'_>) -> bool {
 
 /// Waits for the target's control plane, then freezes the plan.
 pub fn control_plane(pass: &mut Pass<'_>) -> bool {
+    if pass.started() {
+        return addon_control_plane(pass);
+    }
+    if !pass.intent.rollback_requested && !aks::is_readable(pass, true) {
+        return false;
+    }
     if pass.snapshot.census.is_none() {
         pass.needs.census_since = Some(Timestamp::UNIX_EPOCH);
         return counted_lately(pass);
@@ -180,14 +195,51 @@ pub fn control_plane(pass: &mut Pass<'_>) -> bool {
         return false;
     }
     let target = pass.run.target.clone();
-    if let Some(wait) = gate::control_plane(pass.snapshot, &pass.intent.istio_namespace, &target) {
-        pass.waits.push(wait);
+    let addon = pass.intent.is_addon() && pass.run.source != pass.run.target;
+    let cloud = addon && pass.intent.aks.is_some();
+    let ready = gate::control_plane(pass.snapshot, &pass.intent.istio_namespace, &target);
+    if let Some(wait) = ready.filter(|_| !cloud) {
+        wait_for_istiod(pass, wait);
         return false;
     }
     if !counted_lately(pass) {
         return false;
     }
     freeze(pass);
+    started(pass);
+    // The first writes of all are those that prepare the control plane, and start it.
+    !addon && pass.go(Trigger::ControlPlaneReady)
+}
+
+/// The plan is frozen. What the target needs is prepared, and Azure is asked for it where it is ours to start.
+fn addon_control_plane(pass: &mut Pass<'_>) -> bool {
+    if !mesh_config::copied(pass) || !gateways::pinned(pass) || !aks::done(pass, CloudStep::Start) {
+        return false;
+    }
+    let (target, namespace) = (pass.run.target.clone(), pass.intent.istio_namespace.clone());
+    if let Some(mut wait) = gate::control_plane(pass.snapshot, &namespace, &target) {
+        if wait.reason == WaitReason::RevisionNotFound && pass.intent.aks.is_some() {
+            // Nobody else is to install it.
+            wait.because = format!(
+                "Azure has added {target}, and neither its istiod nor its webhook is in the cluster yet: kubectl get pods -n \
+                 {namespace} shows what is there"
+            );
+        }
+        wait_for_istiod(pass, wait);
+        return false;
+    }
+    addon_gateways::ready(pass) && pass.go(Trigger::ControlPlaneReady)
+}
+
+/// Notes what the control plane lacks. Why pods of istiod do not come up is told by the pods themselves.
+fn wait_for_istiod(pass: &mut Pass<'_>, wait: Wait) {
+    if wait.reason == WaitReason::IstiodNotReady {
+        pass.needs.pods.insert(pass.intent.istio_namespace.clone());
+    }
+    pass.waits.push(wait);
+}
+
+fn started(pass: &mut Pass<'_>) {
     let (source, target) = pass.revisions();
     pass.event(
         false,
@@ -199,7 +251,6 @@ pub fn control_plane(pass: &mut Pass<'_>) -> bool {
             pass.plan.workloads
         ),
     );
-    pass.go(Trigger::ControlPlaneReady)
 }
 
 /// From here on source, target and scope cannot change.

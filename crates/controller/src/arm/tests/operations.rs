@@ -84,6 +84,9 @@ async fn the_next_look_is_when_azure_says() {
     assert_eq!(cloud.arm.poll(&handle).await.unwrap().next_in, Duration::from_secs(17));
     assert_eq!(cloud.arm.poll(&handle).await.unwrap().next_in, Duration::from_millis(100));
     assert_eq!(format!("{handle:?}"), "OperationHandle(<hidden>)");
+    let cloud = with_operation(vec![answer("202 Accepted", "", &json!(null))]);
+    let handle = self::handle(&cloud).await;
+    assert_eq!(cloud.arm.poll(&handle).await.unwrap().state, OperationState::Running);
 }
 
 #[test]

@@ -192,6 +192,17 @@ fn the_check_names_each_difference() {
         ["/properties/futureProfile", "/properties/serviceMeshProfile/istio/revisions"]
     );
     assert_eq!(assert_only_revisions_differ(&cluster(), &json!(null)), Err(vec![String::new()]));
+    for (parent, key) in [
+        ("/properties/agentPoolProfiles/0/future", "eTag"),
+        ("/properties/serviceMeshProfile/istio/components/ingressGateways/0", "mode"),
+        ("/properties/addonProfiles/a/config", "identity"),
+        ("/tags", "id"),
+    ] {
+        let mut put = body(&cluster());
+        put.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(key);
+        let named = format!("{parent}/{key}").replace("/0", "/*");
+        assert_eq!(assert_only_revisions_differ(&cluster(), &put), Err(vec![named]));
+    }
 }
 
 /// Any JSON, often with keys that are read-only somewhere.

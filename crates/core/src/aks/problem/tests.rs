@@ -250,6 +250,7 @@ fn a_refused_sign_in_says_what_to_correct() {
         ("AADSTS700016", "client id and tenant id"),
         ("AADSTS90002", "authority host"),
         ("AADSTS1", "federated credential of"),
+        ("AADSTS700219", "federated credential of"),
     ] {
         let problem = of(400, "invalid_client", &format!("{code}: something\r\nTrace ID: x"));
         assert_eq!(problem.class, Class::SignIn);

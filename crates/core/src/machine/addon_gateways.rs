@@ -1,0 +1,92 @@
+//! The ingress and egress gateways of the AKS add-on. Each revision has Deployments of its own behind one Service, so those of the target
+//! take traffic from its start: they are looked at before any label is written.
+
+use std::collections::BTreeSet;
+
+use crate::aks::cluster::ManagedCluster;
+use crate::gate;
+use crate::ids::{Revision, WorkloadKind, WorkloadRef};
+use crate::machine::aks;
+use crate::machine::pass::{Pass, about_workload};
+use crate::observed::Snapshot;
+use crate::wait::WaitReason;
+
+/// Namespace of the ingress gateways. Source: `istio-deploy-ingress.md` of Azure's documentation.
+const INGRESS_NAMESPACE: &str = "aks-istio-ingress";
+/// Namespace of egress gateways that name no other. Source: `istio-deploy-egress.md` of Azure's documentation.
+const EGRESS_NAMESPACE: &str = "aks-istio-egress";
+
+/// Whether those of the target are ready. Each that is not is noted, with what keeps it.
+pub fn ready(pass: &mut Pass<'_>) -> bool {
+    let (source, target) = pass.revisions();
+    if !pass.intent.is_addon() || source == target {
+        return true;
+    }
+    let expected = match aks::cluster(pass) {
+        Some(cluster) => enabled(cluster, &target),
+        None => siblings(pass.snapshot, &source, &target),
+    };
+    let remedy = match pass.intent.aks {
+        Some(_) => "spec.rollback.requested: true removes it with its control plane",
+        None => {
+            "spec.rollback.requested: true, and az aks mesh upgrade rollback after it, remove it with its control plane"
+        }
+    };
+    let mut all_ready = true;
+    for gateway in expected {
+        let Some(why) = not_ready(pass.snapshot, &gateway) else { continue };
+        all_ready = false;
+        pass.needs.pods.insert(gateway.namespace.clone());
+        let because = format!(
+            "{gateway} is not ready, and is to share the traffic with that of {source}: {why}; {remedy}"
+        );
+        pass.wait(WaitReason::GatewayNotReady, about_workload(&gateway), because);
+    }
+    all_ready
+}
+
+/// The Deployments of the gateways that are on, by the cluster's profile.
+fn enabled(cluster: &ManagedCluster, revision: &Revision) -> BTreeSet<WorkloadRef> {
+    let deployment =
+        |namespace: &str, name: String| WorkloadRef::new(WorkloadKind::Deployment, namespace, name);
+    let ingress = cluster.ingress_gateways.iter().filter(|gateway| gateway.enabled).map(|gateway| {
+        let mode = gateway.mode.to_ascii_lowercase();
+        deployment(INGRESS_NAMESPACE, format!("aks-istio-ingressgateway-{mode}-{revision}"))
+    });
+    let egress = cluster.egress_gateways.iter().filter(|gateway| gateway.enabled).filter_map(|gateway| {
+        let name = gateway.name.as_ref()?;
+        Some(deployment(&gateway.namespace, format!("{name}-{revision}")))
+    });
+    ingress.chain(egress).collect()
+}
+
+/// The counterparts of the source's gateways, where nobody asks Azure which are on.
+fn siblings(snapshot: &Snapshot, source: &Revision, target: &Revision) -> BTreeSet<WorkloadRef> {
+    let suffix = format!("-{source}");
+    let here = |workload: &&WorkloadRef| {
+        workload.kind == WorkloadKind::Deployment
+            && [INGRESS_NAMESPACE, EGRESS_NAMESPACE].contains(&workload.namespace.as_str())
+    };
+    let sibling = |workload: &WorkloadRef| {
+        let name = workload.name.strip_suffix(&suffix)?;
+        Some(WorkloadRef::new(
+            WorkloadKind::Deployment,
+            workload.namespace.clone(),
+            format!("{name}-{target}"),
+        ))
+    };
+    snapshot.workloads.keys().filter(here).filter_map(sibling).collect()
+}
+
+/// Why a gateway cannot take its share; `None` when all its pods are ready.
+fn not_ready(snapshot: &Snapshot, gateway: &WorkloadRef) -> Option<String> {
+    let Some(workload) = snapshot.workloads.get(gateway) else {
+        return Some("there is no such Deployment yet".to_owned());
+    };
+    let (ready, replicas) = (workload.rollout.ready, workload.replicas);
+    if ready >= replicas && workload.rollout.observed_generation >= workload.generation {
+        return None;
+    }
+    let why = gate::what_keeps(snapshot, gateway).map(|why| format!(" ({why})")).unwrap_or_default();
+    Some(format!("{ready} of {replicas} pods are ready{why}"))
+}

@@ -1,0 +1,143 @@
+//! A simulated Azure for scenarios of the AKS add-on: what it accepts really installs and removes istiods of the test cluster.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use futures::future::{BoxFuture, FutureExt as _};
+use meshupgrade_arm_simulator::{Call, ClusterConfig, Config, ControlPlanes, Fault, Simulator};
+use meshupgrade_testbed::{Cluster, IstioRevision};
+use serde_json::{Value, json};
+
+use crate::install::NAMESPACE;
+use crate::operator::OperatorSpec;
+use crate::scenario::Scenario;
+
+/// Whom Microsoft Entra wants tokens of workload identity to be for.
+const AUDIENCE: &str = "api://AzureADTokenExchange";
+/// The operator's ServiceAccount.
+const SERVICE_ACCOUNT: &str = "meshupgrade-operator";
+
+/// A running simulator with one cluster.
+pub struct Azure {
+    /// The simulator.
+    pub simulator: Simulator,
+    /// The resource id of the cluster.
+    pub cluster: String,
+    spec: Value,
+    client: String,
+    tenant: String,
+    dir: PathBuf,
+}
+
+/// The istiods of the test cluster.
+struct Istiods(&'static Cluster);
+
+impl ControlPlanes for Istiods {
+    fn install<'a>(&'a self, revision: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        async move {
+            // The proxies of asm-1-28 have the version 1.28.0.
+            let version = revision.trim_start_matches("asm-").replace('-', ".");
+            let revision = IstioRevision::new(revision, &format!("{version}.0"));
+            self.0.install_revision(&revision).await.map_err(|error| format!("{error:#}"))?;
+            let gateways = gateways(&revision.name);
+            self.0.apply_yaml(&gateways).await.map_err(|error| format!("{error:#}"))
+        }
+        .boxed()
+    }
+
+    fn remove<'a>(&'a self, revision: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        async move {
+            self.0.remove_revision(revision).await.map_err(|error| format!("{error:#}"))?;
+            let selector = format!("istio.io/rev={revision},gateway=addon");
+            let delete = ["delete", "deployments", "-A", "-l", &selector];
+            self.0.kubectl(&delete).await.map(drop).map_err(|error| format!("{error:#}"))
+        }
+        .boxed()
+    }
+}
+
+/// The gateways that the simulated cluster has on, as the add-on calls their Deployments. Nothing runs in them.
+fn gateways(revision: &str) -> String {
+    let names = [
+        ("aks-istio-ingress", "aks-istio-ingressgateway-external"),
+        ("aks-istio-ingress", "aks-istio-ingressgateway-internal"),
+        ("aks-istio-egress", "egress"),
+    ];
+    let namespaces = names.map(|(namespace, _)| {
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}).to_string()
+    });
+    let deployments = names.map(|(namespace, name)| {
+        let pods = json!({"gateway": name, "revision": revision, "sidecar.istio.io/inject": "false"});
+        json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": format!("{name}-{revision}"), "namespace": namespace,
+                "labels": {"istio.io/rev": revision, "gateway": "addon"}},
+            "spec": {"replicas": 1, "selector": {"matchLabels": pods},
+                "template": {"metadata": {"labels": pods},
+                    "spec": {"containers": [{"name": "gateway", "image": "example.com/gateway:1"}]}}}})
+        .to_string()
+    });
+    [namespaces.to_vec(), deployments.to_vec()].concat().join("\n---\n")
+}
+
+impl Azure {
+    /// Starts it, with a cluster that has these revisions.
+    pub async fn start(scenario: &Scenario, revisions: &[&str]) -> Result<Self> {
+        let cluster = ClusterConfig::new(Arc::new(Istiods(scenario.cluster())), revisions);
+        let spec = json!({"subscriptionId": cluster.subscription, "resourceGroup": cluster.resource_group,
+            "clusterName": cluster.name});
+        let id = cluster.id();
+        let config = Config { retry_after: Some(1), ..Config::new(vec![cluster]) };
+        let (client, tenant) = (config.clients.first().cloned().context("no client")?, config.tenant.clone());
+        let simulator = Simulator::start(config).await?;
+        let dir = scenario.log_dir()?;
+        std::fs::write(dir.join("azure-ca.pem"), simulator.ca_pem())?;
+        // What the cluster projects into the operator's pod.
+        let audience = format!("--audience={AUDIENCE}");
+        let token = ["create", "token", SERVICE_ACCOUNT, "-n", NAMESPACE, &audience];
+        std::fs::write(dir.join("azure-token"), scenario.cluster().kubectl(&token).await?.trim())?;
+        Ok(Self { simulator, cluster: id, spec, client, tenant, dir })
+    }
+
+    /// An operator that signs in there.
+    pub fn operator(&self) -> OperatorSpec {
+        let file = |name: &str| self.dir.join(name).display().to_string();
+        let base = self.simulator.base_url();
+        OperatorSpec::default()
+            .flag(&format!("--arm-endpoint={base}"))
+            .flag(&format!("--arm-ca-file={}", file("azure-ca.pem")))
+            .flag("--aks-poll-seconds=1")
+            .env("AZURE_AUTHORITY_HOST", base)
+            .env("AZURE_CLIENT_ID", &self.client)
+            .env("AZURE_TENANT_ID", &self.tenant)
+            .env("AZURE_FEDERATED_TOKEN_FILE", &file("azure-token"))
+    }
+
+    /// `spec.controlPlane` of its cluster.
+    pub fn control_plane(&self) -> Value {
+        json!({"aks": self.spec})
+    }
+
+    /// Plants a fault at the next call of a kind.
+    pub fn plant(&self, call: Call, fault: Fault) -> Result<()> {
+        self.simulator.plant(call, fault)
+    }
+
+    /// Fails unless the cluster has these revisions.
+    pub fn has(&self, revisions: &[&str]) -> Result<()> {
+        let found = self.simulator.revisions(&self.cluster);
+        ensure!(found == revisions, "the cluster has {found:?}, not {revisions:?}");
+        Ok(())
+    }
+
+    /// Fails unless so many writes were accepted, each of which changed the revisions and nothing else.
+    pub fn judge(&self, accepted: usize) -> Result<()> {
+        let puts = self.simulator.accepted_puts();
+        ensure!(puts.len() == accepted, "{} writes were accepted, not {accepted}: {puts:?}", puts.len());
+        for put in &puts {
+            ensure!(put.foreign_changes.is_empty(), "a write changed more than the revisions: {put:?}");
+            ensure!(put.if_match.is_some(), "a write that is not tied to what was read: {put:?}");
+        }
+        Ok(())
+    }
+}
