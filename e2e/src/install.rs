@@ -18,6 +18,8 @@ pub const USER: &str = "system:serviceaccount:meshupgrade-system:meshupgrade-ope
 const RELEASE: &str = "meshupgrade-operator";
 /// The chart.
 pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/meshupgrade-operator");
+/// Revision tags that the operator may move.
+pub const TAGS: [&str; 2] = ["e2e-canary", "e2e-stable"];
 /// What is not installed: nothing would run in it.
 const LEFT_OUT: [&str; 4] = ["Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"];
 /// Longer than any test binary runs.
@@ -28,8 +30,10 @@ pub async fn install(cluster: &Cluster) -> Result<PathBuf> {
     let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}");
     cluster.apply_yaml(&namespace).await?;
     let istio = format!("istioNamespaces={{{}}}", cluster.istio_namespace());
-    let rendered =
-        cluster.helm(&["template", RELEASE, CHART, "--namespace", NAMESPACE, "--set", &istio]).await?;
+    let tags = format!("revisionTags={{{}}}", TAGS.join(","));
+    let values = ["--set", &istio, "--set", &tags];
+    let chart = ["template", RELEASE, CHART, "--namespace", NAMESPACE];
+    let rendered = cluster.helm(&[&chart[..], &values].concat()).await?;
     cluster.apply_yaml(&installed(&rendered)?).await.context("cannot install the chart")?;
     let kubeconfig = cluster.service_account_kubeconfig(NAMESPACE, RELEASE, TOKEN_SECONDS).await?;
     served(&cluster.client()).await?;

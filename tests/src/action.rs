@@ -46,6 +46,8 @@ pub enum Action {
     Reapply,
     /// Sets or removes a namespace's revision label with kubectl.
     Label(NamespaceName, Option<&'static str>),
+    /// Points a revision tag at a revision with istioctl.
+    Tag(&'static str, &'static str),
     /// Creates a namespace with a running application.
     CreateNamespace(String, Option<String>),
     /// Deletes a namespace with all that is in it.
@@ -127,6 +129,7 @@ pub fn act(world: &mut World, action: Action) {
         | Action::Redeploy(_)
         | Action::Scale(..)
         | Action::ReplaceTemplate(_) => on_workload(world, action),
+        Action::Tag(name, revision) => world.tag(name, revision),
         Action::Label(name, revision) => world.set_label(&name, revision, KUBECTL, false),
         Action::DeleteUnready(workload) => people::delete_unready(world, &workload),
         Action::Sicken(workload, revision) => {
@@ -348,6 +351,7 @@ impl fmt::Display for Action {
             Self::Patch(revision) => write!(f, "patches the control plane {revision}"),
             Self::Telemetry(source) => write!(f, "sets the metric source to {source:?}"),
             Self::Ail(workload, revision) => write!(f, "lets requests of {workload} fail on {revision}"),
+            Self::Tag(name, revision) => write!(f, "points revision tag {name} at {revision}"),
             Self::Soothe => write!(f, "mends all requests"),
         }
     }

@@ -67,6 +67,10 @@ impl Writer {
                 let because = &effect.because;
                 self.line(now, &format!("relabel  {} to {revision}{injection}: {because}", effect.namespace));
             }
+            Happening::TagMoved { effect, .. } => {
+                let because = &effect.because;
+                self.line(now, &format!("tag      {} to {}: {because}", effect.tag, effect.revision));
+            }
             Happening::Restarted { effect, changed, .. } => {
                 let again = if *changed { "" } else { " (nothing changes)" };
                 let stamp = effect.stamp.rsplit('.').take(2).collect::<Vec<_>>();
@@ -115,6 +119,7 @@ fn of(about: Option<&About>) -> String {
         Some(About::Namespace(name)) => format!(" (namespace {name})"),
         Some(About::Workload(workload)) => format!(" ({workload})"),
         Some(About::Gateway(gateway)) => format!(" ({gateway})"),
+        Some(About::Webhook(name)) => format!(" (webhook {name})"),
         Some(About::ConfigMap(map)) => format!(" ({map})"),
         Some(About::Cluster(cluster)) => format!(" ({cluster})"),
     }

@@ -387,6 +387,7 @@ impl Operator {
         let answer = match effect {
             Effect::Relabel(relabel) => around.world.relabel(relabel, seen).map(|()| 0),
             Effect::Restart(restart) => around.world.restart(restart, seen),
+            Effect::Tag(change) => around.world.move_tag(change, seen).map(|()| 0),
             Effect::Gateway(_) | Effect::SetRevisions(_) | Effect::MeshConfig(_) => {
                 Err(crate::world::api::Refusal::NotFound)
             }
@@ -419,8 +420,8 @@ impl Operator {
                     self.answers.workloads.insert(restart.workload.clone(), answer);
                 }
             }
-            // These worlds have neither Gateways nor a cloud.
-            Effect::Gateway(_) | Effect::SetRevisions(_) | Effect::MeshConfig(_) => {}
+            // These worlds have neither Gateways nor a cloud, and a tag is seen with the next look.
+            Effect::Tag(_) | Effect::Gateway(_) | Effect::SetRevisions(_) | Effect::MeshConfig(_) => {}
         }
     }
 
@@ -472,6 +473,7 @@ fn identity(effect: &Effect) -> (About, String) {
     match effect {
         Effect::Relabel(relabel) => (About::Namespace(relabel.namespace.clone()), relabel.stamp.clone()),
         Effect::Restart(restart) => (About::Workload(restart.workload.clone()), restart.stamp.clone()),
+        Effect::Tag(change) => (About::Webhook(change.webhook.clone()), change.stamp.clone()),
         Effect::Gateway(label) => (About::Gateway(label.gateway.clone()), label.stamp.clone()),
         Effect::SetRevisions(change) => (About::Cluster(change.cluster.clone()), change.stamp.clone()),
         Effect::MeshConfig(change) => (About::ConfigMap(change.map.clone()), change.stamp.clone()),

@@ -15,8 +15,8 @@ use crate::analysis;
 use crate::limits;
 use crate::restart::{Budgets, RunningJobs};
 use crate::spec::{
-    CompletionMode, ControlPlaneSpec, MeshUpgrade, NamespaceSelector, OnFailure, RetiredMeshConfig,
-    RollbackControlPlane, RollbackScope, SelectorOperator, WaveApproval, WaveSpec,
+    CompletionMode, ControlPlaneSpec, DroppedNamespaces, MeshUpgrade, NamespaceSelector, OnFailure,
+    RetiredMeshConfig, RollbackControlPlane, RollbackScope, SelectorOperator, WaveApproval, WaveSpec,
 };
 use crate::window::windows;
 
@@ -47,6 +47,8 @@ impl MeshUpgrade {
             aks,
             istio_namespace: NamespaceName(istio_namespace),
             retired_mesh_config: retired_mesh_config(&spec.control_plane),
+            injection: spec.injection.mode,
+            repairs_dropped: spec.injection.dropped_namespaces == DroppedNamespaces::Repair,
             settle_seconds: spec.injection.settle_seconds,
             waves: waves(spec.waves.as_deref())?,
             restart: intent::RestartIntent {
@@ -140,10 +142,11 @@ fn waves(waves: Option<&[WaveSpec]>) -> Result<Vec<WaveIntent>, Vec<FieldError>>
 }
 
 fn select(wave: &WaveSpec) -> WaveSelect {
-    match (&wave.namespace_selector, &wave.namespaces) {
-        (Some(selector), _) => WaveSelect::Selector(selector.into()),
-        (None, Some(names)) => WaveSelect::Names(names.iter().cloned().map(NamespaceName).collect()),
-        (None, None) => WaveSelect::Rest,
+    match (&wave.namespace_selector, &wave.namespaces, &wave.tag) {
+        (Some(selector), ..) => WaveSelect::Selector(selector.into()),
+        (None, Some(names), _) => WaveSelect::Names(names.iter().cloned().map(NamespaceName).collect()),
+        (None, None, Some(tag)) => WaveSelect::Tag(tag.clone()),
+        (None, None, None) => WaveSelect::Rest,
     }
 }
 

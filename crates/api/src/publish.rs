@@ -112,6 +112,7 @@ impl From<&Wait> for Blocked {
             Some(About::ConfigMap(map)) => {
                 (Some("ConfigMap"), Some(map.namespace.to_string()), Some(map.name.clone()))
             }
+            Some(About::Webhook(name)) => (Some("MutatingWebhookConfiguration"), None, Some(name.clone())),
             Some(About::Gateway(gateway)) => {
                 (Some("Gateway"), Some(gateway.namespace.to_string()), Some(gateway.name.clone()))
             }

@@ -27,17 +27,32 @@ pub const WAVE_NAMES: Rule = Rule {
 /// Only the last wave may take the rest.
 pub const WAVE_REST: Rule = Rule {
     field: "",
-    rule: "self.filter(wave, !has(wave.namespaceSelector) && !has(wave.namespaces)).size() == 0 || \
-           (self.filter(wave, !has(wave.namespaceSelector) && !has(wave.namespaces)).size() == 1 && \
-           !has(self[self.size() - 1].namespaceSelector) && !has(self[self.size() - 1].namespaces))",
-    message: "only the last wave may leave out both namespaceSelector and namespaces (it takes the rest)",
+    rule: "self.filter(wave, !has(wave.namespaceSelector) && !has(wave.namespaces) && !has(wave.tag)).size() == 0 || \
+           (self.filter(wave, !has(wave.namespaceSelector) && !has(wave.namespaces) && !has(wave.tag)).size() == 1 && \
+           !has(self[self.size() - 1].namespaceSelector) && !has(self[self.size() - 1].namespaces) && \
+           !has(self[self.size() - 1].tag))",
+    message: "only the last wave may leave out all of namespaceSelector, namespaces and tag (it takes the rest)",
+};
+
+/// A tag moves once.
+pub const WAVE_TAGS: Rule = Rule {
+    field: "",
+    rule: "self.all(wave, !has(wave.tag) || self.exists_one(other, has(other.tag) && other.tag == wave.tag))",
+    message: "a revision tag is moved by one wave",
+};
+
+/// Where only tags are moved, a wave without one moves nothing.
+pub const TAG_MODE: Rule = Rule {
+    field: ".injection.mode",
+    rule: "self.injection.mode != 'RevisionTag' || (has(self.waves) && self.waves.all(wave, has(wave.tag)))",
+    message: "RevisionTag needs a tag in every wave of spec.waves; NamespaceLabel moves labels, and tags in waves that name one",
 };
 
 /// A wave selects in one way.
 pub const WAVE_SELECT: Rule = Rule {
     field: "",
-    rule: "!(has(self.namespaceSelector) && has(self.namespaces))",
-    message: "namespaceSelector and namespaces exclude each other",
+    rule: "[has(self.namespaceSelector), has(self.namespaces), has(self.tag)].filter(it, it).size() <= 1",
+    message: "namespaceSelector, namespaces and tag exclude each other",
 };
 
 /// Waves that the operator appends have names of their own.
@@ -141,7 +156,7 @@ macro_rules! run_active {
 ///
 /// A commit that set target, source and run id is reverted as a whole: while the target goes back, the other two may go
 /// with it. The run does not look at them.
-pub const TRANSITIONS: [Rule; 6] = [
+pub const TRANSITIONS: [Rule; 7] = [
     Rule {
         field: ".spec.targetRevision",
         rule: concat!(
@@ -178,6 +193,11 @@ pub const TRANSITIONS: [Rule; 6] = [
     Rule {
         field: ".spec.controlPlane",
         rule: concat!("!(", run_active!(), ") || self.spec.controlPlane == oldSelf.spec.controlPlane"),
+        message: "cannot change while a run is in progress",
+    },
+    Rule {
+        field: ".spec.injection.mode",
+        rule: concat!("!(", run_active!(), ") || self.spec.injection.mode == oldSelf.spec.injection.mode"),
         message: "cannot change while a run is in progress",
     },
     Rule {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::CustomResource;
+use meshupgrade_core::intent::InjectionMode;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +30,7 @@ use crate::status::MeshUpgradeStatus;
     annotation("kustomize.toolkit.fluxcd.io/substitute", "disabled")
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = validations(&[rules::APPROVED_WAVE])))]
+#[schemars(extend("x-kubernetes-validations" = validations(&[rules::APPROVED_WAVE, rules::TAG_MODE])))]
 pub struct MeshUpgradeSpec {
     /// Revision to go to, for example `asm-1-28`. It cannot change while a run is in progress, with one exception:
     /// set back to the run's source it rolls back. Changing it after the run starts the next one.
@@ -54,13 +55,13 @@ pub struct MeshUpgradeSpec {
     pub injection: InjectionSpec,
 
     /// The order in which namespaces move. The first wave that matches a namespace takes it; only the last may have
-    /// neither selector nor names, and takes the rest. Left out: one wave of everything. Waves only order what already
+    /// neither selector nor names nor tag, and takes the rest. Left out: one wave of everything. Waves only order what already
     /// belongs to the source revision; they never bring a namespace into the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = limits::WAVES),
         extend("x-kubernetes-list-type" = "atomic"),
-        extend("x-kubernetes-validations" = validations(&[rules::WAVE_NAMES, rules::WAVE_REST]))
+        extend("x-kubernetes-validations" = validations(&[rules::WAVE_NAMES, rules::WAVE_TAGS, rules::WAVE_REST]))
     )]
     pub waves: Option<Vec<WaveSpec>>,
 
@@ -162,11 +163,18 @@ impl Default for ExternalSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InjectionSpec {
-    /// `NamespaceLabel`: the operator sets the label `istio.io/rev` of each namespace.
+    /// `NamespaceLabel`: the operator sets the label `istio.io/rev` of each namespace. `RevisionTag`: every wave names a revision tag
+    /// (`tag`), which the operator moves; no label of a namespace changes. `Observe`: somebody else, such as a GitOps tool, sets the
+    /// labels or moves the tags; the operator waits for that, and does the rest. A wave with `tag` moves that tag in every mode.
     #[serde(default)]
     pub mode: InjectionMode,
 
-    /// How long a namespace's label must stay in place before restarts begin.
+    /// Namespaces that dropped out of the mesh: their label names a revision or a tag that is gone, so that new pods get no sidecar.
+    /// `Report`: the check `NamespacesDropped` names them. `Repair`: they are brought to the target, each with its wave.
+    #[serde(default)]
+    pub dropped_namespaces: DroppedNamespaces,
+
+    /// How long a namespace's label, or a revision tag, must stay in place before restarts begin.
     #[serde(default = "settle_seconds")]
     #[schemars(range(min = 1, max = limits::SETTLE_SECONDS))]
     pub settle_seconds: u32,
@@ -178,25 +186,22 @@ fn settle_seconds() -> u32 {
 
 impl Default for InjectionSpec {
     fn default() -> Self {
-        Self { mode: InjectionMode::default(), settle_seconds: settle_seconds() }
-    }
-}
-
-/// Who writes what decides injection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum InjectionMode {
-    /// The operator sets the label `istio.io/rev` of each namespace.
-    #[default]
-    NamespaceLabel,
-}
-
-impl InjectionMode {
-    /// The mode as the manifest writes it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NamespaceLabel => "NamespaceLabel",
+        Self {
+            mode: InjectionMode::default(),
+            dropped_namespaces: DroppedNamespaces::default(),
+            settle_seconds: settle_seconds(),
         }
     }
+}
+
+/// What becomes of namespaces that dropped out of the mesh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DroppedNamespaces {
+    /// They are named.
+    #[default]
+    Report,
+    /// They are brought to the target.
+    Repair,
 }
 
 /// One wave of namespaces.
@@ -212,11 +217,11 @@ pub struct WaveSpec {
     )]
     pub name: String,
 
-    /// Namespaces of the wave, by label. Needs at least one term. Excludes `namespaces`.
+    /// Namespaces of the wave, by label. Needs at least one term. Excludes `namespaces` and `tag`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<NamespaceSelector>,
 
-    /// Namespaces of the wave, by name. Excludes `namespaceSelector`.
+    /// Namespaces of the wave, by name. Excludes `namespaceSelector` and `tag`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = limits::NAMESPACES),
@@ -224,6 +229,12 @@ pub struct WaveSpec {
         extend("x-kubernetes-list-type" = "set")
     )]
     pub namespaces: Option<Vec<String>>,
+
+    /// Namespaces of the wave: those that follow this revision tag. The wave moves the tag, and none of their labels. A tag that Helm,
+    /// the Sail operator or a GitOps tool owns is theirs to move, and waited for. Excludes the other two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = limits::NAME), regex(pattern = limits::DNS_LABEL))]
+    pub tag: Option<String>,
 
     /// How many workloads of the wave may be in rollout at once: a number from 1 to 100, or a share of the wave's
     /// workloads from `1%` to `100%`, rounded up and never more than 100 workloads.

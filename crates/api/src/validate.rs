@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use meshupgrade_core::intent::InjectionMode;
+
 use crate::FieldError;
 use crate::intent::int_or_percent;
 use crate::rules::{self, NAME_MESSAGE, TRANSITIONS};
@@ -68,6 +70,7 @@ impl MeshUpgrade {
             active && !target_moved && new.source_revision != before.source_revision,
             active && !target_moved && new.run_id != before.run_id,
             active && new.control_plane != before.control_plane,
+            active && new.injection.mode != before.injection.mode,
             requested && target_moved && !within_run,
             requested && new.run_id != before.run_id,
         ];
@@ -102,6 +105,10 @@ impl MeshUpgradeSpec {
         if let Some(waves) = &self.waves {
             check_waves(&mut found, waves);
         }
+        let has_tags = self.waves.as_ref().is_some_and(|waves| waves.iter().all(|wave| wave.tag.is_some()));
+        if self.injection.mode == InjectionMode::RevisionTag && !has_tags {
+            found.add("spec.injection.mode", rules::TAG_MODE.message);
+        }
         check_windows(&mut found, self.windows.as_deref());
         check_approval(&mut found, self);
         analysis::check(&mut found, "spec.analysis", &self.analysis);
@@ -128,7 +135,13 @@ fn check_waves(found: &mut Findings, waves: &[WaveSpec]) {
     if names.len() < waves.len() {
         found.add("spec.waves", rules::WAVE_NAMES.message);
     }
-    let takes_rest = |wave: &WaveSpec| wave.namespace_selector.is_none() && wave.namespaces.is_none();
+    let tags: Vec<_> = waves.iter().filter_map(|wave| wave.tag.as_ref()).collect();
+    if tags.iter().collect::<BTreeSet<_>>().len() < tags.len() {
+        found.add("spec.waves", rules::WAVE_TAGS.message);
+    }
+    let takes_rest = |wave: &WaveSpec| {
+        wave.namespace_selector.is_none() && wave.namespaces.is_none() && wave.tag.is_none()
+    };
     if waves.iter().rev().skip(1).any(takes_rest) {
         found.add("spec.waves", rules::WAVE_REST.message);
     }
@@ -173,8 +186,12 @@ fn check_wave(found: &mut Findings, path: &str, wave: &WaveSpec) {
     if ["stragglers", "gateways"].contains(&wave.name.as_str()) {
         found.add(format!("{path}.name"), rules::WAVE_RESERVED.message);
     }
-    if wave.namespace_selector.is_some() && wave.namespaces.is_some() {
+    let ways = [wave.namespace_selector.is_some(), wave.namespaces.is_some(), wave.tag.is_some()];
+    if ways.into_iter().filter(|way| *way).count() > 1 {
         found.add(path, rules::WAVE_SELECT.message);
+    }
+    if let Some(tag) = &wave.tag {
+        found.name(format!("{path}.tag"), tag);
     }
     if let Some(selector) = &wave.namespace_selector {
         check_selector(found, &format!("{path}.namespaceSelector"), selector);

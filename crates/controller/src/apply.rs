@@ -1,6 +1,7 @@
 //! The third step: carries out effects. Each is one call; what it was answered is the only thing that is believed.
 
 mod mesh_config;
+mod tag;
 
 use std::time::{Duration, Instant};
 
@@ -137,6 +138,7 @@ async fn send(context: &Context, intent: &Intent, effect: &Effect) -> Outcome {
         Effect::Relabel(relabel) => send_relabel(context, relabel).await,
         Effect::Restart(restart) => send_restart(context, intent, restart).await,
         Effect::Gateway(label) => send_gateway(context, label).await,
+        Effect::Tag(change) => tag::send(context, change).await,
         Effect::MeshConfig(change) => mesh_config::send(context, change).await,
         Effect::SetRevisions(change) => {
             // What becomes of it is seen in a later pass.
@@ -158,25 +160,26 @@ async fn send(context: &Context, intent: &Intent, effect: &Effect) -> Outcome {
 async fn send_relabel(context: &Context, relabel: &Relabel) -> Result<(), CallError> {
     let api: Api<RawNamespace> = Api::all(context.clients.calls());
     let name = relabel.namespace.as_str();
-    merge(context, &api, &context.stores.namespaces, name, relabel_body(relabel)).await
+    patch(context, &api, &context.stores.namespaces, name, &Patch::Merge(relabel_body(relabel))).await
 }
 
 async fn send_gateway(context: &Context, label: &GatewayLabel) -> Result<(), CallError> {
     let api: Api<RawGateway> = Api::namespaced(context.clients.calls(), label.gateway.namespace.as_str());
-    merge(context, &api, &context.stores.gateways, &label.gateway.name, gateway_body(label)).await
+    patch(context, &api, &context.stores.gateways, &label.gateway.name, &Patch::Merge(gateway_body(label)))
+        .await
 }
 
-/// One merge patch that carries the resource version that the decision saw.
-async fn merge<S: Observed>(
+/// One patch that carries the resource version that the decision saw.
+async fn patch<S: Observed>(
     context: &Context,
     api: &Api<S>,
     store: &StoreOf<S>,
     name: &str,
-    body: Value,
+    body: &Patch<Value>,
 ) -> Result<(), CallError> {
     let parameters =
         PatchParams { field_manager: Some(labels::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    let answer = context.clients.call(api.patch(name, &parameters, &Patch::Merge(body))).await;
+    let answer = context.clients.call(api.patch(name, &parameters, body)).await;
     if let Err(CallError::Conflict(_)) = &answer {
         // The watch is behind: without this look the next try would fail in the same way.
         if let Ok(current) = context.clients.call(api.get(name)).await {
@@ -297,6 +300,7 @@ fn kind(effect: &Effect) -> &'static str {
         Effect::Relabel(_) => "relabel",
         Effect::Restart(_) => "restart",
         Effect::Gateway(_) => "gateway",
+        Effect::Tag(_) => "tag",
         Effect::SetRevisions(_) => "revisions",
         Effect::MeshConfig(_) => "mesh-config",
     }
@@ -308,6 +312,7 @@ fn identity(effect: &Effect) -> Write {
         Effect::Relabel(relabel) => &relabel.stamp,
         Effect::Restart(restart) => &restart.stamp,
         Effect::Gateway(label) => &label.stamp,
+        Effect::Tag(change) => &change.stamp,
         Effect::SetRevisions(change) => &change.stamp,
         Effect::MeshConfig(change) => &change.stamp,
     };
@@ -319,6 +324,7 @@ fn about(effect: &Effect) -> About {
         Effect::Relabel(relabel) => About::Namespace(relabel.namespace.clone()),
         Effect::Restart(restart) => About::Workload(restart.workload.clone()),
         Effect::Gateway(label) => About::Gateway(label.gateway.clone()),
+        Effect::Tag(change) => About::Webhook(change.webhook.clone()),
         Effect::SetRevisions(change) => About::Cluster(change.cluster.clone()),
         Effect::MeshConfig(change) => About::ConfigMap(change.map.clone()),
     }
@@ -329,6 +335,7 @@ fn log(intent: &Intent, effect: &Effect, outcome: &Outcome) {
         Effect::Relabel(relabel) => format!("Namespace {}", relabel.namespace),
         Effect::Restart(restart) => restart.workload.to_string(),
         Effect::Gateway(label) => label.gateway.to_string(),
+        Effect::Tag(change) => format!("MutatingWebhookConfiguration {}", change.webhook),
         Effect::SetRevisions(change) => change.cluster.to_string(),
         Effect::MeshConfig(change) => change.map.to_string(),
     };

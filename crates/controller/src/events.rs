@@ -193,6 +193,12 @@ fn reference(about: &About) -> Option<ObjectReference> {
             name: Some(map.name.clone()),
             ..ObjectReference::default()
         },
+        About::Webhook(name) => ObjectReference {
+            api_version: Some("admissionregistration.k8s.io/v1".to_owned()),
+            kind: Some("MutatingWebhookConfiguration".to_owned()),
+            name: Some(name.clone()),
+            ..ObjectReference::default()
+        },
         About::Gateway(gateway) => ObjectReference {
             api_version: Some("gateway.networking.k8s.io/v1".to_owned()),
             kind: Some("Gateway".to_owned()),

@@ -172,6 +172,8 @@ mod analysis_tests;
 #[cfg(test)]
 mod argo_tests;
 #[cfg(test)]
+mod dropped_tests;
+#[cfg(test)]
 mod failure_tests;
 #[cfg(test)]
 mod forward_tests;
@@ -185,5 +187,7 @@ mod patch_tests;
 mod people_tests;
 #[cfg(test)]
 mod rollback_tests;
+#[cfg(test)]
+mod tags_tests;
 #[cfg(test)]
 mod tests;

@@ -167,6 +167,8 @@ pub enum About {
     Workload(WorkloadRef),
     /// A Gateway of the Gateway API.
     Gateway(GatewayRef),
+    /// A `MutatingWebhookConfiguration`.
+    Webhook(String),
     /// A ConfigMap.
     ConfigMap(ConfigMapRef),
     /// A managed cluster of Azure.

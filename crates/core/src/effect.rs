@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::aks::seen::SetRevisions;
 use crate::ids::{ConfigMapRef, GatewayRef, NamespaceName, Revision, Uid, WorkloadRef};
 use crate::mesh_config::CopyMark;
-use crate::observed::PreviousLabels;
+use crate::observed::{ClientConfig, PreviousLabels};
 
 /// A write. Each is safe to repeat and carries its precondition and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,10 +18,37 @@ pub enum Effect {
     Restart(Restart),
     /// One JSON merge patch on a Gateway of the Gateway API, with our field manager: pins it to a revision, or moves it.
     Gateway(GatewayLabel),
+    /// One strategic merge patch on the `MutatingWebhookConfiguration` of a revision tag, with our field manager: where it points, and the
+    /// revision that it names, change together or not at all.
+    Tag(MoveTag),
     /// One full `PUT` of a managed cluster of Azure that differs from what was read in the list of mesh revisions only.
     SetRevisions(SetRevisions),
     /// One create or delete of a ConfigMap of the AKS add-on's shared mesh configuration. Never a change of one.
     MeshConfig(MeshConfigChange),
+}
+
+/// Points a revision tag at another revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MoveTag {
+    /// The tag.
+    pub tag: String,
+    /// Name of its `MutatingWebhookConfiguration`.
+    pub webhook: String,
+    /// Precondition: its resource version.
+    pub resource_version: String,
+    /// Names of its entries that change. Their selectors stay.
+    pub entries: Vec<String>,
+    /// New value of its label `istio.io/rev`, by which istiod finds the tags whose CA it keeps.
+    /// Source: pkg/webhooks/webhookpatch.go of Istio.
+    pub revision: Revision,
+    /// Where the revision's own injector points, with its CA.
+    pub client: ClientConfig,
+    /// What to do with the annotation that remembers the previous value.
+    pub previous: PreviousEdit,
+    /// Value of [`crate::labels::RELABELLED_BY`].
+    pub stamp: String,
+    /// Why.
+    pub because: String,
 }
 
 /// Creates or deletes the shared mesh configuration of a revision.
@@ -127,6 +154,7 @@ impl Effect {
             Self::Relabel(relabel) => &relabel.because,
             Self::Restart(restart) => &restart.because,
             Self::Gateway(label) => &label.because,
+            Self::Tag(change) => &change.because,
             Self::SetRevisions(change) => &change.because,
             Self::MeshConfig(change) => &change.because,
         }

@@ -49,7 +49,7 @@ pub fn control_plane(
             format!("revision {revision} has no injector webhook: new pods would get no sidecar"),
         );
     };
-    if webhook.entries.iter().any(|entry| entry.ca_bundle.is_empty()) {
+    if webhook.entries.iter().any(|entry| entry.client.ca_bundle.is_empty()) {
         return wait(
             WaitReason::WebhookNotReady,
             format!("istiod has not written its CA into the webhook {} yet", webhook.name),

@@ -35,20 +35,25 @@ pub fn was_moved(snapshot: &Snapshot, workload: &Workload, run: &str) -> bool {
 /// Source: `IsMine` in pkg/revisions/tag_watcher.go of Istio.
 pub fn revision_of(snapshot: &Snapshot, gateway: &Gateway) -> Option<Revision> {
     let own = gateway.revision.as_deref();
-    own.or_else(|| namespace_value(snapshot, gateway)).map(|value| resolved(snapshot, value))
+    own.map(|value| resolved(snapshot, value)).or_else(|| namespace_revision(snapshot, gateway))
 }
 
-/// Whether a run of this pair moves a Gateway: it is on one of the two, and not by a revision tag.
+/// Whether a run of this pair moves a Gateway: it is on one of the two, and not by a revision tag that it names itself.
 pub fn takes_part(snapshot: &Snapshot, pair: Pair<'_>, gateway: &Gateway) -> bool {
     let one_of = |value: &str| value == pair.source.as_str() || value == pair.target.as_str();
-    let decides = gateway.revision.as_deref().or_else(|| namespace_value(snapshot, gateway));
-    pair.source != pair.target && is_managed(gateway) && decides.is_some_and(one_of)
+    let by_namespace = || namespace_revision(snapshot, gateway);
+    let decides = match gateway.revision.as_deref() {
+        // A tag that it names itself moves it.
+        Some(own) => one_of(own),
+        None => by_namespace().is_some_and(|revision| one_of(revision.as_str())),
+    };
+    pair.source != pair.target && is_managed(gateway) && decides
 }
 
 /// Whether the label of its namespace is all that keeps a Gateway on the source: it would move with that label.
 pub fn needs_pin(snapshot: &Snapshot, pair: Pair<'_>, gateway: &Gateway) -> bool {
-    let follows = match namespace_value(snapshot, gateway) {
-        Some(value) => value == pair.source.as_str(),
+    let follows = match namespace_revision(snapshot, gateway) {
+        Some(revision) => revision == *pair.source,
         // Without any label the cluster's default decides, which a namespace with `istio-injection` shows.
         None => namespace(snapshot, gateway).is_some_and(|namespace| {
             let found = namespace_injection(&snapshot.webhooks, &namespace.name, &namespace.labels);
@@ -78,7 +83,7 @@ pub fn label_towards(
         Some(before) => before.revision.is_some(),
         None => gateway.revision.is_some(),
     };
-    let follows = !had_one && namespace_value(snapshot, gateway) == Some(destination.as_str());
+    let follows = !had_one && namespace_revision(snapshot, gateway).as_ref() == Some(destination);
     (!follows).then(|| destination.clone())
 }
 
@@ -90,6 +95,11 @@ fn namespace<'a>(snapshot: &'a Snapshot, gateway: &Gateway) -> Option<&'a Namesp
 
 fn namespace_value<'a>(snapshot: &'a Snapshot, gateway: &Gateway) -> Option<&'a str> {
     namespace(snapshot, gateway)?.labels.get(labels::REVISION).map(String::as_str)
+}
+
+/// The revision that the label of its namespace leads to.
+fn namespace_revision(snapshot: &Snapshot, gateway: &Gateway) -> Option<Revision> {
+    namespace_value(snapshot, gateway).map(|value| resolved(snapshot, value))
 }
 
 /// The revision behind the value of a label, which may be a tag.

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::aks::ISTIO_NAMESPACE;
 use crate::aks::id::ClusterId;
 use crate::analysis::AnalysisIntent;
@@ -31,6 +34,10 @@ pub struct Intent {
     pub istio_namespace: NamespaceName,
     /// What becomes of the shared mesh configuration of a control plane that is gone.
     pub retired_mesh_config: RetiredMeshConfig,
+    /// Who writes what decides injection.
+    pub injection: InjectionMode,
+    /// Namespaces that dropped out of the mesh, because their label leads nowhere any more, are brought to the target.
+    pub repairs_dropped: bool,
     /// How long a label must stay before restarts begin, in seconds.
     pub settle_seconds: u32,
     /// The waves in order. Never empty: the default is one wave of everything.
@@ -69,6 +76,49 @@ impl Intent {
     /// Whether the control planes are those of the AKS add-on, whoever starts and removes them.
     pub fn is_addon(&self) -> bool {
         self.aks.is_some() || self.istio_namespace.as_str() == ISTIO_NAMESPACE
+    }
+
+    /// Whether a wave moves this revision tag.
+    pub fn moves_tag(&self, tag: &str) -> bool {
+        self.tags().any(|moved| moved == tag)
+    }
+
+    /// The revision tags that waves move.
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        self.waves.iter().filter_map(|wave| match &wave.select {
+            WaveSelect::Tag(tag) => Some(tag.as_str()),
+            WaveSelect::Selector(_) | WaveSelect::Names(_) | WaveSelect::Rest => None,
+        })
+    }
+}
+
+/// Who writes what decides injection. A wave that names a revision tag moves that tag in every mode; the mode is about all other
+/// namespaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum InjectionMode {
+    /// The operator sets the label of each namespace.
+    #[default]
+    NamespaceLabel,
+    /// The operator moves revision tags; no label of a namespace changes.
+    RevisionTag,
+    /// Somebody else, such as a GitOps tool, sets labels and moves tags: they are waited for.
+    Observe,
+}
+
+impl InjectionMode {
+    /// Whether it is the one that plans of older versions have.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The mode as the manifest writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NamespaceLabel => "NamespaceLabel",
+            Self::RevisionTag => "RevisionTag",
+            Self::Observe => "Observe",
+        }
     }
 }
 
@@ -155,6 +205,8 @@ pub enum WaveSelect {
     Selector(LabelSelector),
     /// By name.
     Names(BTreeSet<NamespaceName>),
+    /// All that follow this revision tag, which the wave moves.
+    Tag(String),
     /// Whatever no earlier wave took.
     Rest,
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::aks::seen::SetRevisions;
 use crate::decision::Decision;
-use crate::effect::{Effect, MeshConfigChange, MeshConfigEdit};
+use crate::effect::{Effect, MeshConfigChange, MeshConfigEdit, MoveTag};
 use crate::gate;
 use crate::ids::{NamespaceName, WorkloadKind};
 use crate::intent::Intent;
@@ -16,6 +16,7 @@ use crate::machine::people;
 use crate::machine::phase::Phase;
 use crate::mesh_config::map_of;
 use crate::observed::Snapshot;
+use crate::plan::Plan;
 use crate::record::{Batch, CloudStep, MAX_BATCH, Record, Run};
 use crate::window::{Opening, opening};
 
@@ -128,6 +129,10 @@ fn effects_stay_in_the_plan(
             Effect::Relabel(relabel) => (&relabel.namespace, &relabel.stamp),
             Effect::Restart(restart) => (&restart.workload.namespace, &restart.stamp),
             Effect::Gateway(label) => (&label.gateway.namespace, &label.stamp),
+            Effect::Tag(change) => {
+                tag_move_is_due(intent, run, plan, snapshot, change, found);
+                continue;
+            }
             Effect::SetRevisions(change) => {
                 cloud_change_is_due(intent, run, change, found);
                 continue;
@@ -157,7 +162,7 @@ fn effects_stay_in_the_plan(
                     found.push(format!("I7: {namespace} would get a label that is not the target's"));
                 }
             }
-            Effect::SetRevisions(_) | Effect::MeshConfig(_) => {}
+            Effect::Tag(_) | Effect::SetRevisions(_) | Effect::MeshConfig(_) => {}
             Effect::Gateway(label) => {
                 let gateway = &label.gateway;
                 let seen = snapshot.gateways.get(gateway).and_then(|seen| seen.relabelled_by.as_ref());
@@ -186,6 +191,35 @@ fn effects_stay_in_the_plan(
         if !stamp.starts_with(intent.uid.as_str()) {
             found.push(format!("I13: a stamp of another object: {stamp}"));
         }
+    }
+}
+
+/// A revision tag is moved with its wave, to where the run goes, and once.
+fn tag_move_is_due(
+    intent: &Intent,
+    run: &Run,
+    plan: &Plan,
+    snapshot: &Snapshot,
+    change: &MoveTag,
+    found: &mut Vec<String>,
+) {
+    let mut waves = (0u32..).zip(&plan.waves);
+    let wave = waves.find(|(_, wave)| wave.tag.as_ref() == Some(&change.tag)).map(|(index, _)| index);
+    if run.started_at.is_none() || run.phase.is_over() || wave.is_none() {
+        found.push(format!("I13: revision tag {} is not part of the stored plan", change.tag));
+    }
+    if run.rollback.is_none() && wave.is_some_and(|wave| !people::is_approved(intent, run, plan, wave)) {
+        found.push(format!("I12: revision tag {} would be moved before its wave is approved", change.tag));
+    }
+    if change.revision != *run.destination() {
+        found.push(format!("I7: revision tag {} would not be moved to where the run goes", change.tag));
+    }
+    let mut seen = snapshot.webhooks.iter().filter(|webhook| webhook.name == change.webhook);
+    if seen.any(|webhook| webhook.relabelled_by.as_ref() == Some(&change.stamp)) {
+        found.push(format!("I15: revision tag {} would be moved twice", change.tag));
+    }
+    if !change.stamp.starts_with(intent.uid.as_str()) {
+        found.push(format!("I13: a stamp of another object: {}", change.stamp));
     }
 }
 

@@ -7,11 +7,15 @@ use crate::census::is_gateway_api;
 use crate::gate;
 use crate::gateways;
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
-use crate::injection::{Injection, NoInjection, injection, namespace_injection, relabelled};
-use crate::intent::Intent;
+use crate::injection::{Injection, Injector, NoInjection, injection, namespace_injection, relabelled};
+use crate::intent::{InjectionMode, Intent};
 use crate::labels;
 use crate::observed::{Namespace, Snapshot, Strategy, Workload};
 use crate::plan::{LeftNamespace, Unrestartable};
+use crate::tags;
+
+/// Reason of a namespace whose own label names the source, where the run changes no labels, in [`LeftNamespace`].
+pub const LABEL_STAYS: &str = "LabelStays";
 
 /// The two revisions of a run.
 #[derive(Clone, Copy, Debug)]
@@ -58,16 +62,30 @@ pub fn standing(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>, namespace:
         Injection::One(injector) if pair.source == pair.target && injector.revision == *pair.source => {
             Standing::InScope
         }
-        Injection::One(injector) => match injector.tag {
+        Injection::One(injector) if intent.injection == InjectionMode::Observe => {
+            observed_standing(intent, snapshot, pair, namespace, &injector)
+        }
+        Injection::One(injector) => match &injector.tag {
+            Some(tag) if intent.moves_tag(tag) => tag_standing(snapshot, pair, namespace, &injector),
             Some(tag) => left(
                 "OnRevisionTag",
                 format!("follows the revision tag {tag:?} (now {}): move it with the tag", injector.revision),
             ),
+            None if injector.revision == *pair.source && intent.injection == InjectionMode::RevisionTag => {
+                let label = labels::REVISION;
+                left(
+                    LABEL_STAYS,
+                    format!(
+                        "has the label {label}={}, and spec.injection.mode RevisionTag changes no label",
+                        pair.source
+                    ),
+                )
+            }
             None if injector.revision == *pair.source => Standing::InScope,
             // What an earlier run of the pair moved. Somewhere else it is because somebody moved it on.
             None if injector.revision == *pair.target && moved_before => Standing::InScope,
             None if injector.revision == *pair.target => Standing::Outside,
-            None => left("OtherRevision", format!("uses the revision {}", injector.revision)),
+            None => other_revision(namespace, &injector),
         },
         Injection::Several(injectors) => {
             let names: Vec<&str> = injectors.iter().map(|injector| injector.webhook.as_str()).collect();
@@ -75,7 +93,8 @@ pub fn standing(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>, namespace:
         }
         Injection::None(_)
             if (moved_before && names_one_of(namespace, pair))
-                || hidden_by_injection_label(snapshot, pair, namespace) =>
+                || hidden_by_injection_label(snapshot, pair, namespace)
+                || (intent.repairs_dropped && is_dropped(snapshot, namespace)) =>
         {
             Standing::InScope
         }
@@ -98,6 +117,64 @@ pub fn standing(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>, namespace:
             None => Standing::Outside,
         },
     }
+}
+
+/// Where a namespace stands that follows a tag which the run moves.
+fn tag_standing(snapshot: &Snapshot, pair: Pair<'_>, namespace: &Namespace, injector: &Injector) -> Standing {
+    let moved_before = || {
+        let webhook = snapshot.webhooks.iter().find(|webhook| webhook.name == injector.webhook);
+        webhook.is_some_and(|webhook| tags::moved_by(webhook, pair))
+    };
+    if injector.revision == *pair.source || (injector.revision == *pair.target && moved_before()) {
+        return Standing::InScope;
+    }
+    if injector.revision == *pair.target {
+        return Standing::Outside;
+    }
+    other_revision(namespace, injector)
+}
+
+/// Where a namespace stands whose label somebody else sets, or whose tag somebody else moves: before that, and after it for as long as
+/// pods of the source are left.
+fn observed_standing(
+    intent: &Intent,
+    snapshot: &Snapshot,
+    pair: Pair<'_>,
+    namespace: &Namespace,
+    injector: &Injector,
+) -> Standing {
+    if injector.tag.as_ref().is_some_and(|tag| intent.moves_tag(tag)) {
+        return tag_standing(snapshot, pair, namespace, injector);
+    }
+    let on_source = || {
+        let counts = snapshot.census.as_ref().and_then(|census| census.proxies.get(&namespace.name));
+        counts.is_some_and(|counts| counts.contains_key(pair.source))
+    };
+    if injector.revision == *pair.source || (injector.revision == *pair.target && on_source()) {
+        return Standing::InScope;
+    }
+    if injector.revision == *pair.target {
+        return Standing::Outside;
+    }
+    other_revision(namespace, injector)
+}
+
+fn other_revision(namespace: &Namespace, injector: &Injector) -> Standing {
+    Standing::Left(LeftNamespace {
+        namespace: namespace.name.clone(),
+        reason: "OtherRevision".to_owned(),
+        message: format!("uses the revision {}", injector.revision),
+    })
+}
+
+/// Whether a namespace dropped out of the mesh: it asks for a sidecar by a label that no webhook answers any more. New pods start
+/// without one, and nobody is told.
+pub fn is_dropped(snapshot: &Snapshot, namespace: &Namespace) -> bool {
+    let asks =
+        namespace.labels.contains_key(labels::REVISION) && !namespace.labels.contains_key(labels::INJECTION);
+    asks && !namespace.terminating
+        && namespace_injection(&snapshot.webhooks, &namespace.name, &namespace.labels)
+            == Injection::None(NoInjection::NotSelected)
 }
 
 /// Whether the label of a namespace names one of the pair. One that was taken out of the mesh does not come back because
@@ -143,15 +220,22 @@ pub fn discover_source(intent: &Intent, snapshot: &Snapshot) -> Result<Option<Re
     let mut found: BTreeMap<Revision, Vec<&str>> = BTreeMap::new();
     let mut unresolved = Vec::new();
     for namespace in snapshot.namespaces.values().filter(|namespace| !is_system(intent, &namespace.name)) {
+        let tag = tags::followed_and_moved(intent, snapshot, namespace);
+        let on_tag = tag.as_ref().and_then(|tag| tags::find(snapshot, tag)?.previous.as_ref());
         let from_annotation = namespace
             .previous
             .as_ref()
+            .or(on_tag)
             // What came from a source that is gone has arrived; only a rollback still asks for it.
             .filter(|previous| previous.to == intent.target)
             .filter(|previous| intent.rollback_requested || !gate::is_gone(snapshot, &previous.from))
             .map(|previous| previous.from.clone());
         let live = match namespace_injection(&snapshot.webhooks, &namespace.name, &namespace.labels) {
-            Injection::One(injector) if injector.tag.is_none() => Some(injector.revision),
+            Injection::One(injector)
+                if injector.tag.is_none() || tag.is_some() || intent.injection == InjectionMode::Observe =>
+            {
+                Some(injector.revision)
+            }
             Injection::One(_) | Injection::Several(_) => None,
             Injection::None(_) => {
                 let named = named_revision(snapshot, namespace);
@@ -159,7 +243,7 @@ pub fn discover_source(intent: &Intent, snapshot: &Snapshot) -> Result<Option<Re
                     && from_annotation.is_none()
                     && namespace.labels.contains_key(labels::REVISION)
                 {
-                    unresolved.push(namespace.name.as_str());
+                    unresolved.push(namespace);
                 }
                 named
             }
@@ -170,13 +254,38 @@ pub fn discover_source(intent: &Intent, snapshot: &Snapshot) -> Result<Option<Re
             found.entry(revision).or_default().push(namespace.name.as_str());
         }
     }
+    if found.is_empty() && intent.injection == InjectionMode::Observe {
+        // The commit that moves the labels may have come first: what runs tells where it came from.
+        let census = snapshot.census.iter().flat_map(|census| &census.proxies);
+        for (namespace, counts) in census.filter(|(namespace, _)| !is_system(intent, namespace)) {
+            let others =
+                counts.keys().filter(|revision| **revision != intent.target && !revision.as_str().is_empty());
+            for revision in others {
+                found.entry(revision.clone()).or_default().push(namespace.as_str());
+            }
+        }
+    }
+    if found.is_empty() && intent.repairs_dropped {
+        // All that is left of the source is its name.
+        for namespace in &unresolved {
+            let value =
+                namespace.labels.get(labels::REVISION).filter(|value| *value != intent.target.as_str());
+            if let Some(value) = value {
+                found.entry(Revision::from(value.as_str())).or_default().push(namespace.name.as_str());
+            }
+        }
+    }
     match found.len() {
-        0 if unresolved.is_empty() => Ok(None),
-        0 => Err(format!(
-            "no webhook answers for the label {} of {}: set spec.sourceRevision, or repair the control plane they name",
-            labels::REVISION,
-            some_of(&unresolved)
-        )),
+        0 if unresolved.is_empty() || intent.repairs_dropped => Ok(None),
+        0 => {
+            let names: Vec<&str> = unresolved.iter().map(|namespace| namespace.name.as_str()).collect();
+            Err(format!(
+                "no webhook answers for the label {} of {}: set spec.sourceRevision, or repair the control plane they name; \
+                 spec.injection.droppedNamespaces: Repair brings them to the target",
+                labels::REVISION,
+                some_of(&names)
+            ))
+        }
         1 => Ok(found.into_keys().next()),
         _ => {
             let list: Vec<String> =
@@ -366,7 +475,12 @@ pub fn members<'a>(
     // The wave of gateways may have namespaces for the sake of their Gateways only.
     let homes: BTreeSet<&NamespaceName> = match wanted {
         Group::Application => BTreeSet::new(),
+        // Where somebody else sets the labels, Gateways are not ours to move, and have no homes.
+        Group::Last if intent.injection == InjectionMode::Observe => BTreeSet::new(),
         Group::Last => namespaces.iter().filter(|name| !is_in_scope(intent, snapshot, pair, name)).collect(),
+    };
+    let is_ours = |namespace: &Namespace, workload: &Workload| {
+        gateways::of_workload(snapshot, workload).is_none() || tags::is_led_by_us(intent, snapshot, namespace)
     };
     let is_only_home = |workload: &Workload| {
         homes.contains(&workload.reference.namespace) && gateways::of_workload(snapshot, workload).is_none()
@@ -375,6 +489,7 @@ pub fn members<'a>(
         .filter(|(namespace, workload)| {
             group(snapshot, workload) == wanted
                 && !is_only_home(workload)
+                && is_ours(namespace, workload)
                 && takes_part(snapshot, pair, namespace, workload)
                 && unrestartable(intent, snapshot, workload).is_none()
         })

@@ -30,6 +30,7 @@ pub mod pods;
 pub mod record;
 pub mod rollout;
 pub mod selector;
+pub mod tags;
 pub mod trouble;
 pub mod view;
 pub mod wait;

@@ -70,6 +70,29 @@ pub struct WebhookConfiguration {
     pub tag: Option<String>,
     /// The entries whose name ends in `istio.io`.
     pub entries: Vec<WebhookEntry>,
+    /// Its resource version: the precondition of moving a tag.
+    pub resource_version: String,
+    /// What the tag said before its first move (annotation [`crate::labels::PREVIOUS_LABELS`]).
+    pub previous: Option<PreviousLabels>,
+    /// The stamp of the last move (annotation [`crate::labels::RELABELLED_BY`]).
+    pub relabelled_by: Option<String>,
+    /// Its field managers: who wrote it, by `managedFields`.
+    pub managers: Vec<FieldManager>,
+    /// The object that it belongs to, for example an `IstioRevisionTag` of the Sail operator.
+    pub owner: Option<Owner>,
+}
+
+impl WebhookConfiguration {
+    /// The last write of anybody who owns the label that names its revision: a tag was not moved later. Whole seconds, rounded down.
+    pub fn revision_written(&self) -> Option<Timestamp> {
+        self.managers.iter().filter(|entry| entry.owns_revision).filter_map(|entry| entry.wrote_at).max()
+    }
+
+    /// Where all of its entries point, if that is one place.
+    pub fn client(&self) -> Option<&ClientConfig> {
+        let (first, rest) = self.entries.split_first()?;
+        rest.iter().all(|entry| entry.client.is_same_place(&first.client)).then_some(&first.client)
+    }
 }
 
 /// One webhook of a configuration.
@@ -81,12 +104,41 @@ pub struct WebhookEntry {
     pub namespace_selector: LabelSelector,
     /// Which pods it applies to.
     pub object_selector: LabelSelector,
-    /// The PEM bundle that signs the server's certificate; empty until istiod wrote it.
-    pub ca_bundle: String,
-    /// Where it points: `namespace/service`, or a URL.
-    pub endpoint: String,
+    /// Where it points.
+    pub client: ClientConfig,
     /// Whether a failing call refuses the pod (`failurePolicy: Fail`) instead of letting it in without a sidecar.
     pub fails_closed: bool,
+}
+
+/// Where a webhook points (`clientConfig`): a Service or a URL, and who signs its certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientConfig {
+    /// The Service, if it is one of this cluster.
+    pub service: Option<ServiceReference>,
+    /// The URL otherwise.
+    pub url: Option<String>,
+    /// The PEM bundle that signs the server's certificate; empty until istiod wrote it.
+    pub ca_bundle: String,
+}
+
+impl ClientConfig {
+    /// Whether both lead to the same server. Who signs its certificate is istiod's business, which writes it anew.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        self.service == other.service && self.url == other.url
+    }
+}
+
+/// The Service that a webhook points at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceReference {
+    /// Its namespace.
+    pub namespace: NamespaceName,
+    /// Its name.
+    pub name: String,
+    /// The path of the URL, if one is set.
+    pub path: Option<String>,
+    /// The port, 443 if none is set.
+    pub port: Option<i32>,
 }
 
 /// What is known of one control plane revision.

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{NamespaceName, WorkloadRef};
+use crate::intent::InjectionMode;
 
 /// How many exceptions a plan lists; the rest is only counted.
 pub const MAX_EXCEPTIONS: usize = 50;
@@ -14,6 +15,9 @@ pub const MAX_EXCEPTIONS: usize = 50;
 pub struct Plan {
     /// The waves in order. Stragglers and gateways are appended behind those of the spec.
     pub waves: Vec<PlannedWave>,
+    /// Who writes what decides injection.
+    #[serde(default, skip_serializing_if = "InjectionMode::is_default")]
+    pub injection: InjectionMode,
     /// Restartable workloads in all waves.
     pub workloads: u32,
     /// Workloads and pods with a sidecar that will not be restarted, at most [`MAX_EXCEPTIONS`].
@@ -51,6 +55,9 @@ pub struct PlannedWave {
     /// A person must approve it before it begins.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub approval: bool,
+    /// The revision tag that it moves, in place of labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
 }
 
 /// Where a wave comes from.

@@ -8,7 +8,7 @@ use crate::census::{UnmanagedPod, is_gateway_api};
 use crate::gateways;
 use crate::ids::{NamespaceName, WorkloadKind, WorkloadRef};
 use crate::injection::{Injection, injection};
-use crate::intent::{Intent, WaveSelect};
+use crate::intent::{InjectionMode, Intent, WaveSelect};
 use crate::inventory::{
     Group, Pair, Standing, is_system, manual_proxy, members, standing, takes_part, unrestartable,
     workloads_in,
@@ -17,6 +17,7 @@ use crate::labels;
 use crate::observed::{Gateway, Namespace, Snapshot};
 use crate::plan::{LeftNamespace, MAX_EXCEPTIONS, NotRestarted, Plan, PlannedWave, Unrestartable, WaveKind};
 use crate::record::{MAX_BATCH, Run};
+use crate::tags;
 
 /// Name of the wave that takes what appears after the plan was frozen.
 pub const STRAGGLERS: &str = "stragglers";
@@ -35,7 +36,7 @@ pub struct Planning {
 /// Makes the plan.
 pub fn make(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>) -> Planning {
     let (scope, mut left) = scope(intent, snapshot, pair);
-    let (mut waves, unassigned) = assign(intent, &scope);
+    let (mut waves, unassigned) = assign(intent, snapshot, &scope);
     left.extend(unassigned.into_iter().map(|namespace| LeftNamespace {
         message: "is in scope, but no wave selects it: add it to a wave, or let the last wave omit its selector".into(),
         reason: "NamespaceUnassigned".into(),
@@ -56,6 +57,7 @@ pub fn make(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>) -> Planning {
     let unrestartable = unrestartable_in(intent, snapshot, pair, &all);
     let mut not_restarted = not_restarted(snapshot, pair, &all, &unrestartable);
     let plan = Plan {
+        injection: intent.injection,
         workloads: waves.iter().map(|wave| wave.workloads).sum(),
         not_restarted_count: count(not_restarted.len()),
         left_count: count(left.len()),
@@ -82,13 +84,14 @@ pub fn digest(plan: &Plan, run: &Run) -> String {
     let quoted = |text: &str| format!("\"{text}\"");
     let declared = plan.waves.iter().filter(|wave| wave.kind == WaveKind::Declared);
     let waves = declared.map(|wave| {
-        let namespaces = wave.namespaces.iter().map(|name| quoted(name.as_str())).collect();
-        list(vec![quoted(&wave.name), list(namespaces)])
+        let namespaces = list(wave.namespaces.iter().map(|name| quoted(name.as_str())).collect());
+        let tag = wave.tag.as_deref().map(quoted);
+        list([quoted(&wave.name), namespaces].into_iter().chain(tag).collect())
     });
     let waves = list(waves.collect());
     let (source, target) = (quoted(run.source.as_str()), quoted(run.target.as_str()));
     let number = (run.counter > 1).then(|| run.counter.to_string());
-    let parts = [source, target, quoted("NamespaceLabel"), waves].into_iter().chain(number);
+    let parts = [source, target, quoted(plan.injection.as_str()), waves].into_iter().chain(number);
     let content = list(parts.collect());
     format!("sha256:{:x}", Sha256::digest(content))
 }
@@ -123,12 +126,16 @@ pub fn stragglers_wave(
         max_concurrent: last
             .map_or(1, |wave| concurrency(wave.max_concurrent_workloads.of_rounded_up(workloads))),
         soak_seconds: 0,
-        approval: false,
+        ..PlannedWave::default()
     }
 }
 
-/// Namespaces of Gateways whose own label names the source: they need not be in scope themselves.
+/// Namespaces of Gateways whose own label names the source: they need not be in scope themselves. Where somebody else sets the labels,
+/// that of a Gateway is not ours either.
 fn gateway_homes(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>) -> BTreeSet<NamespaceName> {
+    if intent.injection == InjectionMode::Observe {
+        return BTreeSet::new();
+    }
     let named = |gateway: &&Gateway| gateway.revision.as_deref() == Some(pair.source.as_str());
     let moved = |gateway: &&Gateway| gateways::takes_part(snapshot, pair, gateway);
     let all = snapshot.gateways.values().map(AsRef::as_ref).filter(named).filter(moved);
@@ -155,7 +162,7 @@ pub fn gateways_wave(
         // Gateways carry everybody's traffic: one after the other.
         max_concurrent: 1,
         soak_seconds: 0,
-        approval: false,
+        ..PlannedWave::default()
     })
 }
 
@@ -181,8 +188,13 @@ fn scope<'a>(
     (scope, left)
 }
 
-/// First match wins. Returns the waves of the spec with their namespaces, and the namespaces that none took.
-fn assign(intent: &Intent, scope: &[&Namespace]) -> (Vec<PlannedWave>, Vec<NamespaceName>) {
+/// First match wins; what follows a tag that a wave moves, moves with that wave and no other. Returns the waves of the spec with their
+/// namespaces, and the namespaces that none took.
+fn assign(
+    intent: &Intent,
+    snapshot: &Snapshot,
+    scope: &[&Namespace],
+) -> (Vec<PlannedWave>, Vec<NamespaceName>) {
     let mut waves: Vec<PlannedWave> = intent
         .waves
         .iter()
@@ -192,15 +204,22 @@ fn assign(intent: &Intent, scope: &[&Namespace]) -> (Vec<PlannedWave>, Vec<Names
             max_concurrent: 1,
             soak_seconds: wave.soak_seconds,
             approval: wave.approval,
+            tag: match &wave.select {
+                WaveSelect::Tag(tag) => Some(tag.clone()),
+                WaveSelect::Selector(_) | WaveSelect::Names(_) | WaveSelect::Rest => None,
+            },
             ..PlannedWave::default()
         })
         .collect();
     let mut unassigned = Vec::new();
     for namespace in scope {
-        let place = intent.waves.iter().position(|wave| match &wave.select {
-            WaveSelect::Selector(selector) => selector.matches(&namespace.labels),
-            WaveSelect::Names(names) => names.contains(&namespace.name),
-            WaveSelect::Rest => true,
+        let tag = tags::followed_and_moved(intent, snapshot, namespace);
+        let place = intent.waves.iter().position(|wave| match (&wave.select, &tag) {
+            (WaveSelect::Tag(moved), tag) => tag.as_ref() == Some(moved),
+            (_, Some(_)) => false,
+            (WaveSelect::Selector(selector), None) => selector.matches(&namespace.labels),
+            (WaveSelect::Names(names), None) => names.contains(&namespace.name),
+            (WaveSelect::Rest, None) => true,
         });
         match place.and_then(|index| waves.get_mut(index)) {
             Some(wave) => wave.namespaces.push(namespace.name.clone()),

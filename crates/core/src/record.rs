@@ -105,6 +105,9 @@ pub struct Run {
     /// Attempts of namespaces beyond the first, asked for by the retry annotation.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub label_attempts: BTreeMap<NamespaceName, u32>,
+    /// Attempts to move revision tags beyond the first, asked for by the retry annotation.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tag_attempts: BTreeMap<String, u32>,
     /// The last value of the retry annotation that was acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handled_retry: Option<String>,

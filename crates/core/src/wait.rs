@@ -63,8 +63,10 @@ wait_reasons! {
     Observing => false,
     /// Labels must stay for the settle time.
     Settling => false,
-    /// Somebody put a namespace's label back.
+    /// Somebody put a namespace's label, or a revision tag, back.
     LabelReverted => true,
+    /// A label or a revision tag is somebody else's to move, and leads elsewhere.
+    LabelNotMoved => true,
     /// The API server or an admission policy refuses a write of ours.
     WriteRefused => true,
     /// Pods are being replaced.

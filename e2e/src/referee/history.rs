@@ -137,6 +137,8 @@ pub struct History {
     pub relabels: Vec<Relabel>,
     /// Labels of namespaces, by whomever.
     pub labels: BTreeMap<String, Vec<Labels>>,
+    /// Revision tags by name, by whomever: what they point at.
+    pub tags: BTreeMap<String, Vec<Labels>>,
     /// Workloads.
     pub workloads: BTreeMap<Workload, Vec<State>>,
     /// istiods by revision.
@@ -161,6 +163,7 @@ impl History {
     fn note(&mut self, case: &Case, call: &Call) {
         match (call.object.group.as_str(), call.object.resource.as_str()) {
             ("", "namespaces") => self.namespace(case, call),
+            ("admissionregistration.k8s.io", "mutatingwebhookconfigurations") => self.tag(case, call),
             ("apps", "deployments" | "statefulsets" | "daemonsets") if call.object.subresource != "scale" => {
                 self.workload(case, call);
             }
@@ -192,6 +195,23 @@ impl History {
             before.last().is_some_and(|last| last.revision == now.revision && last.hidden == now.hidden);
         if call.verb != "delete" && !same {
             before.push(now);
+        }
+    }
+
+    fn tag(&mut self, case: &Case, call: &Call) {
+        let metadata = &call.response["metadata"];
+        if call.user == case.operator {
+            let stamp = text(&call.request["metadata"]["annotations"][RELABELLED_BY]).unwrap_or_default();
+            let namespace = format!("webhook {}", call.object.name);
+            self.relabels.push(Relabel { order: call.order, namespace, stamp });
+        }
+        let Some(tag) = text(&metadata["labels"]["istio.io/tag"]).filter(|_| call.verb != "delete") else {
+            return;
+        };
+        let revision = text(&metadata["labels"][REVISION]);
+        let before = self.tags.entry(tag).or_default();
+        if before.last().is_none_or(|last| last.revision != revision) {
+            before.push(Labels { order: call.order, at: call.received, revision, hidden: false });
         }
     }
 
@@ -249,6 +269,16 @@ impl History {
     /// The labels of a namespace just before a moment.
     pub fn labels_at(&self, namespace: &str, order: u64) -> Option<&Labels> {
         self.labels.get(namespace)?.iter().rfind(|labels| labels.order < order)
+    }
+
+    /// Where a namespace led just before a moment, and since when: its label, or what the tag pointed at that it names.
+    pub fn led_at(&self, namespace: &str, order: u64) -> Option<Labels> {
+        let labels = self.labels_at(namespace, order)?.clone();
+        let tag = labels.revision.as_ref().and_then(|value| self.tags.get(value));
+        let Some(tag) = tag.and_then(|states| states.iter().rfind(|state| state.order < order)) else {
+            return Some(labels);
+        };
+        Some(Labels { at: labels.at.max(tag.at), revision: tag.revision.clone(), ..labels })
     }
 
     /// When the rollout of a restart was over: its controller said so and no pod of an older template was left. `None`

@@ -40,6 +40,8 @@ pub struct Case {
     pub waves: Vec<Wave>,
     /// Gateways of the Gateway API that move with the run, as `namespace/name`.
     pub gateways: BTreeSet<String>,
+    /// Webhook configurations of the revision tags that move with the run.
+    pub tags: BTreeSet<String>,
     /// Pods that must be there.
     pub floors: Vec<Floor>,
     /// Workloads that are in no mesh, in namespaces that are.

@@ -16,7 +16,7 @@ pub fn label_before_restart(evidence: &Evidence<'_>) -> Vec<String> {
     let check = |restart: &Restart| {
         let namespace = &restart.workload.namespace;
         let wanted = case.destination(restart.direction);
-        let Some(labels) = history.labels_at(namespace, restart.order) else {
+        let Some(labels) = history.led_at(namespace, restart.order) else {
             return Some(format!("{} was restarted before its namespace got a label", restart.workload));
         };
         if labels.hidden || labels.revision.as_deref() != Some(wanted) {

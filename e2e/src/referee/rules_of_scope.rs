@@ -28,7 +28,7 @@ pub fn log_shows_the_operator(evidence: &Evidence<'_>) -> Vec<String> {
     missing
 }
 
-/// Rule 5: nothing is written but the labels of namespaces and Gateways and the restart annotation (of Rollouts: time) of workloads in
+/// Rule 5: nothing is written but the labels of namespaces and Gateways, where revision tags point, and the restart annotation (of Rollouts: time) of workloads in
 /// scope, copies of the AKS add-on's shared mesh configuration, the status, leases and events.
 pub fn nothing_outside_the_plan(evidence: &Evidence<'_>) -> Vec<String> {
     let writes = evidence.log.by(&evidence.case.operator).filter(|call| call.is_write());
@@ -70,12 +70,27 @@ fn outside(evidence: &Evidence<'_>, call: &Call) -> Option<String> {
                 Some("not in scope".into())
             }
         }
+        ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "", "patch") => {
+            if case.tags.contains(name) {
+                other_tag_fields(&call.request)
+            } else {
+                Some("not in scope".into())
+            }
+        }
         ("", "configmaps", "", "create" | "delete") => {
             let shared = name.starts_with("istio-shared-configmap-");
             (*namespace != "aks-istio-system" || !shared).then(|| "not in scope".to_owned())
         }
         _ => Some("not a write of this product".into()),
     }
+}
+
+fn other_tag_fields(body: &Value) -> Option<String> {
+    let mut webhooks = body["webhooks"].as_array().into_iter().flatten();
+    let metadata = serde_json::json!({"metadata": body["metadata"]});
+    keys(body, &["metadata", "webhooks"])
+        .or_else(|| other_label_fields(&metadata, &["istio.io/rev"]))
+        .or_else(|| webhooks.find_map(|webhook| keys(webhook, &["name", "clientConfig"])))
 }
 
 fn other_label_fields(body: &Value, labels: &[&str]) -> Option<String> {

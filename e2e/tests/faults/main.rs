@@ -20,6 +20,7 @@ mod replicas;
 mod restarts;
 mod rollouts;
 mod sidecars;
+mod tags;
 
 use std::time::Duration;
 

@@ -142,7 +142,7 @@ pub fn cases() -> Vec<Case> {
             about: "no label leads to another revision, but proxies of one run behind a tag: that is no success",
             world: || {
                 let mut world = two_apps(|_| {});
-                world.tags.insert("prod".to_owned(), OLD.into());
+                world.tag("prod", OLD);
                 world.edit_namespace(&"shop".into(), |namespace| {
                     namespace.labels.insert("istio.io/rev".to_owned(), "prod".to_owned());
                 });

@@ -5,6 +5,7 @@ mod gates;
 mod patch;
 mod people;
 mod plain;
+mod tags;
 mod turned;
 mod windows;
 
@@ -18,6 +19,7 @@ pub fn all() -> Vec<Case> {
         gates::cases(),
         patch::cases(),
         people::cases(),
+        tags::cases(),
         turned::cases(),
         windows::cases(),
     ]

@@ -178,7 +178,7 @@ fn all_kinds() -> World {
     request.waves = vec![wave("all", WaveSelect::Rest, 3)];
     let mut world = World::new(request);
     world.nodes = 3;
-    world.tags.insert("stable".to_owned(), OLD.into());
+    world.tag("stable", OLD);
     world.plane(OTHER, Plane { installed: true, ready: 2, ..Plane::default() });
     let spaces = [
         ("shop", OLD),

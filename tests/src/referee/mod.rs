@@ -107,6 +107,7 @@ impl Referee {
 
     fn judge(&mut self, world: &World, happening: &Happening) -> Result<(), Violation> {
         if let Happening::Relabelled { seen, .. }
+        | Happening::TagMoved { seen, .. }
         | Happening::Restarted { seen, .. }
         | Happening::Published { seen, .. } = happening
         {
@@ -117,6 +118,11 @@ impl Referee {
                 self.activity += 1;
                 self.reached.effects.insert("Relabel");
                 self.judge_relabel(world, effect, seen)
+            }
+            Happening::TagMoved { effect, seen } => {
+                self.activity += 1;
+                self.reached.effects.insert("Tag");
+                self.judge_tag(effect, seen)
             }
             Happening::Restarted { effect, changed, seen } => {
                 self.activity += 1;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
-use meshupgrade_core::effect::{PreviousEdit, Relabel, Restart};
-use meshupgrade_core::ids::{NamespaceName, Revision, WorkloadRef};
+use meshupgrade_core::effect::{MoveTag, PreviousEdit, Relabel, Restart};
+use meshupgrade_core::ids::{NamespaceName, Revision, Uid, WorkloadRef};
 use meshupgrade_core::labels;
 use meshupgrade_core::observed::{Labels, Namespace, PodTemplate};
 use meshupgrade_core::pods::workload_of;
@@ -63,6 +63,33 @@ impl Referee {
             }
             None => return Err(format!("I8: a stamp without direction: {}", effect.stamp)),
         }
+        Ok(())
+    }
+
+    pub(super) fn judge_tag(&mut self, effect: &MoveTag, seen: &Seen) -> Result<(), Violation> {
+        let MoveTag { tag, stamp, revision, .. } = effect;
+        let waves = seen.record.plan.iter().flat_map(|plan| &plan.waves);
+        rule!(
+            waves.into_iter().any(|wave| wave.tag.as_ref() == Some(tag)),
+            "I13: tag {tag} is not in the stored plan"
+        );
+        let count = self.relabels.entry((Uid::from(format!("tag {tag}")), stamp.clone())).or_insert(0);
+        *count += 1;
+        rule!(*count <= 1, "I15: tag {tag} is moved twice for {stamp}");
+        let Some((_, target, destination)) = revisions(seen) else {
+            return Err("I3: a write without a stored run".to_owned());
+        };
+        rule!(answers(seen, destination), "I1: tag {tag} is moved while {destination} does not answer");
+        rule!(revision == destination, "I7: tag {tag} goes to {revision}");
+        let own = seen
+            .snapshot
+            .webhooks
+            .iter()
+            .find(|it| it.tag.is_none() && it.revision.as_ref() == Some(revision));
+        let leads = own.is_some_and(|own| own.entries.iter().all(|entry| entry.client == effect.client));
+        rule!(leads, "I7: tag {tag} does not lead where {revision} does");
+        let forward = direction_of(stamp) == Some(Direction::Forward);
+        rule!(!forward || revision == target, "I7: tag {tag} goes forward to {revision}");
         Ok(())
     }
 

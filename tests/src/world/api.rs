@@ -1,10 +1,11 @@
-//! The operator's three writes, with the preconditions that the API server checks.
+//! The operator's writes, with the preconditions that the API server checks.
 
 use std::sync::Arc;
 
 use meshupgrade_core::decision::View;
-use meshupgrade_core::effect::{PreviousEdit, Relabel, Restart};
+use meshupgrade_core::effect::{MoveTag, PreviousEdit, Relabel, Restart};
 use meshupgrade_core::labels;
+use meshupgrade_core::observed::Namespace;
 use meshupgrade_core::record::Record;
 
 use super::history::{Happening, Seen};
@@ -44,6 +45,37 @@ impl World {
         self.labelled.insert(effect.namespace.clone(), Labelled { since: now, by_operator: true });
         self.history.push(Happening::Relabelled { effect: effect.clone(), seen: Arc::clone(seen) });
         Ok(())
+    }
+
+    /// A patch on the webhook of a revision tag.
+    pub fn move_tag(&mut self, effect: &MoveTag, seen: &Arc<Seen>) -> Result<(), Refusal> {
+        let now = self.now;
+        let version = self.version + 1;
+        let tag = self.tags.get_mut(&effect.tag).ok_or(Refusal::NotFound)?;
+        if tag.version.to_string() != effect.resource_version {
+            return Err(Refusal::Conflict);
+        }
+        tag.revision = effect.revision.clone();
+        (tag.version, tag.moved_at) = (version, now);
+        tag.relabelled_by = Some(effect.stamp.clone());
+        match &effect.previous {
+            PreviousEdit::Set(previous) => tag.previous = Some(previous.clone()),
+            PreviousEdit::Leave => {}
+            PreviousEdit::Remove => tag.previous = None,
+        }
+        self.touch(Kind::Planes);
+        self.tag_moved(&effect.tag, true);
+        self.history.push(Happening::TagMoved { effect: effect.clone(), seen: Arc::clone(seen) });
+        Ok(())
+    }
+
+    /// New pods of the namespaces that follow a tag go elsewhere from now on.
+    pub(super) fn tag_moved(&mut self, tag: &str, by_operator: bool) {
+        let follows =
+            |namespace: &Namespace| namespace.labels.get(labels::REVISION).is_some_and(|value| value == tag);
+        for (name, _) in self.namespaces.iter().filter(|(_, namespace)| follows(namespace)) {
+            self.labelled.insert(name.clone(), Labelled { since: self.now, by_operator });
+        }
     }
 
     /// A server-side apply of the restart annotation; answers with the generation.

@@ -8,8 +8,8 @@ use meshupgrade_core::analysis::AnalysisIntent;
 use meshupgrade_core::decision::View;
 use meshupgrade_core::ids::{NamespaceName, Revision, Uid, WorkloadKind, WorkloadRef};
 use meshupgrade_core::intent::{
-    CompletionIntent, CompletionMode, Intent, OnFailure, RestartIntent, RollbackControlPlane, RollbackScope,
-    RunningJobs, WaveIntent, WaveSelect,
+    CompletionIntent, CompletionMode, InjectionMode, Intent, OnFailure, RestartIntent, RollbackControlPlane,
+    RollbackScope, RunningJobs, WaveIntent, WaveSelect,
 };
 use meshupgrade_core::labels;
 use meshupgrade_core::observed::{
@@ -19,7 +19,7 @@ use meshupgrade_core::record::Record;
 use meshupgrade_core::selector::LabelSelector;
 
 use super::views::Kind;
-use super::{App, Git, Labelled, Plane, Upgrade, World};
+use super::{App, Git, Labelled, Plane, Tag, Upgrade, World};
 use crate::neighbours::gitops::takes_label;
 
 /// Revision that runs leave.
@@ -65,6 +65,8 @@ pub fn intent() -> Intent {
         source: None,
         run_id: String::new(),
         istio_namespace: NamespaceName::from(ISTIO),
+        injection: InjectionMode::NamespaceLabel,
+        repairs_dropped: false,
         settle_seconds: 30,
         waves: vec![wave("all", WaveSelect::Rest, 1)],
         restart: RestartIntent {
@@ -172,6 +174,21 @@ impl World {
     pub fn plane(&mut self, revision: &str, plane: Plane) {
         self.planes.insert(Revision::from(revision), plane);
         self.touch(Kind::Planes);
+    }
+
+    /// Points a revision tag at a revision, as somebody with istioctl does.
+    pub fn tag(&mut self, name: &str, revision: &str) {
+        let version = self.touch(Kind::Planes);
+        let known = self.tags.remove(name);
+        let tag = Tag {
+            revision: Revision::from(revision),
+            version,
+            previous: known.as_ref().and_then(|tag| tag.previous.clone()),
+            relabelled_by: known.and_then(|tag| tag.relabelled_by),
+            moved_at: self.now,
+        };
+        self.tags.insert(name.to_owned(), tag);
+        self.tag_moved(name, false);
     }
 
     /// Creates a namespace, labelled with a revision by kubectl, or not at all.

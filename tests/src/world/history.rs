@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use meshupgrade_core::decision::View;
-use meshupgrade_core::effect::{Relabel, Restart};
+use meshupgrade_core::effect::{MoveTag, Relabel, Restart};
 use meshupgrade_core::ids::NamespaceName;
 use meshupgrade_core::intent::Intent;
 use meshupgrade_core::observed::Snapshot;
@@ -37,6 +37,13 @@ pub enum Happening {
     Relabelled {
         /// The write.
         effect: Relabel,
+        /// What it rested on.
+        seen: Arc<Seen>,
+    },
+    /// A revision tag was moved.
+    TagMoved {
+        /// The write.
+        effect: MoveTag,
         /// What it rested on.
         seen: Arc<Seen>,
     },

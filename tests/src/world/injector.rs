@@ -4,11 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use meshupgrade_core::ids::{NamespaceName, Revision};
-use meshupgrade_core::observed::{PodTemplate, WebhookConfiguration, WebhookEntry};
+use meshupgrade_core::labels;
+use meshupgrade_core::observed::{
+    ClientConfig, FieldManager, PodTemplate, ServiceReference, WebhookConfiguration, WebhookEntry,
+};
 use meshupgrade_core::selector::{LabelSelector, Operator, Requirement};
 
-use super::{Plane, World};
+use super::build::ISTIO;
+use super::{Plane, Tag, World};
 
 /// What becomes of a new pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,12 +115,13 @@ fn revision_webhook(revision: &Revision, default: bool) -> WebhookConfiguration 
     WebhookConfiguration {
         name: format!("istio-sidecar-injector-{revision}-istio-system"),
         revision: Some(revision.clone()),
-        tag: None,
         entries,
+        ..WebhookConfiguration::default()
     }
 }
 
-fn tag_webhook(tag: &str, revision: &Revision) -> WebhookConfiguration {
+fn tag_webhook(tag: &str, it: &Tag) -> WebhookConfiguration {
+    let revision = &it.revision;
     WebhookConfiguration {
         name: format!("istio-revision-tag-{tag}-istio-system"),
         revision: Some(revision.clone()),
@@ -124,7 +130,28 @@ fn tag_webhook(tag: &str, revision: &Revision) -> WebhookConfiguration {
             entry("rev.namespace", revision, by_namespace(tag), not_opted_out()),
             entry("rev.object", revision, unlabelled(), by_object(tag)),
         ],
+        resource_version: it.version.to_string(),
+        previous: it.previous.clone(),
+        relabelled_by: it.relabelled_by.clone(),
+        managers: vec![FieldManager {
+            name: if it.relabelled_by.is_some() { labels::FIELD_MANAGER } else { "istioctl" }.to_owned(),
+            // Whole seconds, rounded down.
+            wrote_at: Timestamp::from_second(it.moved_at.as_second()).ok(),
+            owns_revision: true,
+            ..FieldManager::default()
+        }],
+        ..WebhookConfiguration::default()
     }
+}
+
+fn client(revision: &Revision) -> ClientConfig {
+    let service = ServiceReference {
+        namespace: ISTIO.into(),
+        name: format!("istiod-{revision}"),
+        path: Some("/inject".to_owned()),
+        port: None,
+    };
+    ClientConfig { service: Some(service), url: None, ca_bundle: "-----BEGIN CERTIFICATE-----".to_owned() }
 }
 
 fn entry(name: &str, revision: &Revision, namespace: LabelSelector, object: LabelSelector) -> WebhookEntry {
@@ -132,8 +159,7 @@ fn entry(name: &str, revision: &Revision, namespace: LabelSelector, object: Labe
         name: format!("{name}.sidecar-injector.istio.io"),
         namespace_selector: namespace,
         object_selector: object,
-        ca_bundle: "-----BEGIN CERTIFICATE-----".to_owned(),
-        endpoint: format!("istio-system/istiod-{revision}"),
+        client: client(revision),
         fails_closed: true,
     }
 }

@@ -18,7 +18,7 @@ use meshupgrade_core::census::Reference;
 use meshupgrade_core::decision::View;
 use meshupgrade_core::ids::{NamespaceName, Revision, WorkloadRef};
 use meshupgrade_core::intent::Intent;
-use meshupgrade_core::observed::{DisruptionBudget, Namespace, OtherUpgrade, Workload};
+use meshupgrade_core::observed::{DisruptionBudget, Namespace, OtherUpgrade, PreviousLabels, Workload};
 use meshupgrade_core::record::Record;
 
 use crate::neighbours::telemetry::Telemetry;
@@ -51,8 +51,8 @@ pub struct World {
     pub budgets: BTreeMap<NamespaceName, Vec<Arc<DisruptionBudget>>>,
     /// Control planes.
     pub planes: BTreeMap<Revision, Plane>,
-    /// Revision tags and what they point to.
-    pub tags: BTreeMap<String, Revision>,
+    /// Revision tags.
+    pub tags: BTreeMap<String, Tag>,
     /// Objects that name a revision.
     pub references: Vec<Reference>,
     /// What Git says of namespaces that a GitOps tool manages.
@@ -80,6 +80,21 @@ pub struct Labelled {
     pub since: Timestamp,
     /// Whether the operator did.
     pub by_operator: bool,
+}
+
+/// A revision tag: where it points, and what the operator remembers on its webhook.
+#[derive(Clone, Debug)]
+pub struct Tag {
+    /// What it points to.
+    pub revision: Revision,
+    /// The version at which it changed last.
+    pub version: u64,
+    /// What it was before the operator moved it.
+    pub previous: Option<PreviousLabels>,
+    /// The stamp of the operator's last write.
+    pub relabelled_by: Option<String>,
+    /// When it was pointed there.
+    pub moved_at: Timestamp,
 }
 
 /// A workload with what its controller knows.

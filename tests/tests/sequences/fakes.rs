@@ -150,7 +150,7 @@ fn pods_change_only_by_hand_with_on_delete() {
 fn the_injector_selects_as_the_chart_says() {
     let world = world();
     let mut world_with_tag = world.clone();
-    world_with_tag.tags.insert("prod".to_owned(), OLD.into());
+    world_with_tag.tag("prod", OLD);
     let labels = |list: &[(&str, &str)]| -> BTreeMap<String, String> {
         list.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     };

@@ -50,7 +50,7 @@ pub(super) fn parse_previous(text: &str) -> Option<PreviousLabels> {
 }
 
 /// Who wrote the object itself (not a subresource).
-fn managers(managed: Vec<ManagedFieldsEntry>) -> Vec<FieldManager> {
+pub(super) fn managers(managed: Vec<ManagedFieldsEntry>) -> Vec<FieldManager> {
     let own = managed.into_iter().filter(|entry| entry.subresource.is_none());
     own.map(|entry| FieldManager {
         applies: entry.operation.as_deref() == Some("Apply"),

@@ -1,12 +1,14 @@
 //! Istio's injectors: mutating webhook configurations of revisions and of tags.
 
+use k8s_openapi::ByteString;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use meshupgrade_core::ids::Revision;
 use meshupgrade_core::labels;
-use meshupgrade_core::observed::{WebhookConfiguration, WebhookEntry};
+use meshupgrade_core::observed::{ClientConfig, Owner, ServiceReference, WebhookConfiguration, WebhookEntry};
 use serde::Deserialize;
 
 use super::Observed;
+use super::namespace::{managers, parse_previous};
 use crate::slim::{self, RawSelector};
 
 /// What the name of every webhook of Istio ends in.
@@ -15,7 +17,7 @@ const SUFFIX: &str = "istio.io";
 /// A `MutatingWebhookConfiguration`, as far as it is parsed.
 #[derive(Clone, Debug, Deserialize)]
 pub struct RawMutating {
-    #[serde(default, deserialize_with = "slim::slim_metadata")]
+    #[serde(default, deserialize_with = "slim::metadata_with_managers")]
     metadata: ObjectMeta,
     #[serde(default)]
     webhooks: Vec<RawWebhook>,
@@ -47,7 +49,7 @@ pub struct RawWebhook {
 struct RawClientConfig {
     url: Option<String>,
     service: Option<RawService>,
-    ca_bundle: Option<String>,
+    ca_bundle: Option<ByteString>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -55,6 +57,27 @@ struct RawClientConfig {
 struct RawService {
     namespace: String,
     name: String,
+    path: Option<String>,
+    port: Option<i32>,
+}
+
+impl From<RawClientConfig> for ClientConfig {
+    fn from(raw: RawClientConfig) -> Self {
+        Self {
+            service: raw.service.map(|service| ServiceReference {
+                namespace: service.namespace.into(),
+                name: service.name,
+                path: service.path,
+                // What the API server fills in.
+                port: service.port.filter(|port| *port != 443),
+            }),
+            url: raw.url,
+            ca_bundle: raw
+                .ca_bundle
+                .map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned())
+                .unwrap_or_default(),
+        }
+    }
 }
 
 impl RawWebhook {
@@ -76,11 +99,10 @@ impl RawWebhook {
 impl From<RawWebhook> for WebhookEntry {
     fn from(raw: RawWebhook) -> Self {
         Self {
-            endpoint: raw.endpoint(),
             name: raw.name,
             namespace_selector: raw.namespace_selector.into(),
             object_selector: raw.object_selector.into(),
-            ca_bundle: raw.client_config.ca_bundle.unwrap_or_default(),
+            client: raw.client_config.into(),
             // The default of admissionregistration v1.
             fails_closed: raw.failure_policy.as_deref() != Some("Ignore"),
         }
@@ -101,12 +123,29 @@ impl Observed for RawMutating {
         if entries.is_empty() {
             return None;
         }
-        let label = |key: &str| self.metadata.labels.as_ref()?.get(key).cloned();
+        let metadata = self.metadata;
+        let label = |key: &str| metadata.labels.as_ref()?.get(key).cloned();
+        let annotation = |key: &str| metadata.annotations.as_ref()?.get(key).cloned();
+        let owners = metadata.owner_references.clone().unwrap_or_default();
         Some(WebhookConfiguration {
             revision: label(labels::REVISION).map(Revision),
             tag: label(labels::TAG),
-            name: self.metadata.name.unwrap_or_default(),
             entries,
+            // Only tags are written: a new version alone of another one is no news.
+            resource_version: match label(labels::TAG) {
+                Some(_) => metadata.resource_version.clone().unwrap_or_default(),
+                None => String::new(),
+            },
+            previous: annotation(labels::PREVIOUS_LABELS).and_then(|text| parse_previous(&text)),
+            relabelled_by: annotation(labels::RELABELLED_BY),
+            managers: managers(metadata.managed_fields.unwrap_or_default()),
+            // Whether it calls itself the controller or not: it makes the tag anew.
+            owner: owners.first().map(|owner| Owner {
+                kind: owner.kind.clone(),
+                name: owner.name.clone(),
+                group: owner.api_version.split_once('/').map_or("", |(group, _)| group).to_owned(),
+            }),
+            name: metadata.name.unwrap_or_default(),
         })
     }
 }
@@ -148,8 +187,13 @@ mod tests {
         assert_eq!(seen.revision.unwrap().as_str(), "asm-1-28");
         assert_eq!(seen.tag, None);
         let entry = &seen.entries[0];
-        assert_eq!(entry.endpoint, "aks-istio-system/istiod-asm-1-28");
-        assert_eq!(entry.ca_bundle, "Y2E=");
+        let service = entry.client.service.as_ref().unwrap();
+        assert_eq!(
+            (service.namespace.as_str(), service.name.as_str()),
+            ("aks-istio-system", "istiod-asm-1-28")
+        );
+        assert_eq!((service.path.as_deref(), service.port), (Some("/inject"), None));
+        assert_eq!(entry.client.ca_bundle, "ca", "it is base64 on the wire");
         assert!(entry.fails_closed);
         let labels = |rev: &str| [("istio.io/rev".to_owned(), rev.to_owned())].into();
         assert!(entry.namespace_selector.matches(&labels("asm-1-28")));
@@ -164,8 +208,36 @@ mod tests {
         )
         .unwrap();
         assert_eq!(seen.tag.as_deref(), Some("prod"));
-        assert_eq!(seen.entries[0].endpoint, "https://127.0.0.1:15017/inject");
-        assert_eq!(seen.entries[0].ca_bundle, "");
+        assert_eq!(seen.entries[0].client.url.as_deref(), Some("https://127.0.0.1:15017/inject"));
+        assert_eq!(
+            (seen.entries[0].client.service.as_ref(), seen.entries[0].client.ca_bundle.as_str()),
+            (None, "")
+        );
+    }
+
+    #[test]
+    fn who_owns_a_tag_and_what_it_was_is_read() {
+        let previous = r#"{"from":"asm-1-27","to":"asm-1-28","revision":"asm-1-27"}"#;
+        let value = json!({
+            "metadata": {
+                "name": "istio-revision-tag-prod", "resourceVersion": "7",
+                "labels": {"istio.io/rev": "asm-1-28", "istio.io/tag": "prod"},
+                "annotations": {"meshupgrade.io/previous-labels": previous, "meshupgrade.io/relabelled-by": "u.1.forward.1"},
+                "ownerReferences": [{"apiVersion": "sailoperator.io/v1", "kind": "IstioRevisionTag", "name": "prod", "uid": "u"}],
+                "managedFields": [{"manager": "helm", "operation": "Update", "time": "2026-01-02T00:00:00Z",
+                    "fieldsV1": {"f:metadata": {"f:labels": {"f:istio.io/rev": {}}}}}],
+            },
+            "webhooks": [entry(&json!({}))],
+        });
+        let seen = serde_json::from_value::<RawMutating>(value).unwrap().observe().unwrap();
+        assert_eq!(
+            (seen.resource_version.as_str(), seen.relabelled_by.as_deref()),
+            ("7", Some("u.1.forward.1"))
+        );
+        assert_eq!(seen.previous.as_ref().unwrap().from.as_str(), "asm-1-27");
+        assert_eq!(seen.owner.as_ref().unwrap().kind, "IstioRevisionTag");
+        assert!(seen.managers[0].owns_revision);
+        assert_eq!(seen.revision_written(), Some("2026-01-02T00:00:00Z".parse().unwrap()));
     }
 
     #[test]

@@ -11,13 +11,13 @@ use meshupgrade_core::decision::Needs;
 use meshupgrade_core::effect::{PreviousEdit, Relabel};
 use meshupgrade_core::ids::{NamespaceName, WorkloadKind, WorkloadRef};
 use meshupgrade_core::intent::{
-    CompletionIntent, CompletionMode, Intent, OnFailure, RestartIntent, RollbackControlPlane, RollbackScope,
-    RunningJobs, WaveIntent, WaveSelect,
+    CompletionIntent, CompletionMode, InjectionMode, Intent, OnFailure, RestartIntent, RollbackControlPlane,
+    RollbackScope, RunningJobs, WaveIntent, WaveSelect,
 };
 use meshupgrade_core::labels;
 use meshupgrade_core::observed::{
-    ControlPlane, FieldManager, IntOrPercent, Istiod, MeshConfig, Namespace, PodTemplate, RolloutStatus,
-    Snapshot, Strategy, WebhookConfiguration, WebhookEntry, Workload,
+    ClientConfig, ControlPlane, FieldManager, IntOrPercent, Istiod, MeshConfig, Namespace, PodTemplate,
+    RolloutStatus, ServiceReference, Snapshot, Strategy, WebhookConfiguration, WebhookEntry, Workload,
 };
 use meshupgrade_core::selector::{LabelSelector, Operator, Requirement};
 
@@ -47,6 +47,8 @@ pub fn intent() -> Intent {
         source: None,
         run_id: String::new(),
         istio_namespace: ISTIO.into(),
+        injection: InjectionMode::NamespaceLabel,
+        repairs_dropped: false,
         settle_seconds: 30,
         waves: vec![
             wave("canary", WaveSelect::Names(BTreeSet::from(["pay".into()]))),
@@ -206,8 +208,7 @@ fn own_webhook(revision: &str) -> Arc<WebhookConfiguration> {
         name: name.to_owned(),
         namespace_selector: selector(namespaces),
         object_selector: selector(pods),
-        ca_bundle: "-----BEGIN CERTIFICATE-----\nMIIroot\n-----END CERTIFICATE-----\n".to_owned(),
-        endpoint: format!("{ISTIO}/istiod-{revision}"),
+        client: client(revision),
         fails_closed: true,
     };
     let by_namespace = vec![named.clone(), absent(labels::INJECTION)];
@@ -215,12 +216,23 @@ fn own_webhook(revision: &str) -> Arc<WebhookConfiguration> {
     Arc::new(WebhookConfiguration {
         name: format!("istio-sidecar-injector-{revision}-{ISTIO}"),
         revision: Some(revision.into()),
-        tag: None,
         entries: vec![
             entry("rev.namespace.sidecar-injector.istio.io", by_namespace, vec![wanted.clone()]),
             entry("rev.object.sidecar-injector.istio.io", by_pod, vec![wanted, named]),
         ],
+        ..WebhookConfiguration::default()
     })
+}
+
+fn client(revision: &str) -> ClientConfig {
+    let service = ServiceReference {
+        namespace: ISTIO.into(),
+        name: format!("istiod-{revision}"),
+        path: None,
+        port: None,
+    };
+    let ca_bundle = "-----BEGIN CERTIFICATE-----\nMIIroot\n-----END CERTIFICATE-----\n".to_owned();
+    ClientConfig { service: Some(service), url: None, ca_bundle }
 }
 
 fn control_plane(revision: &str) -> ControlPlane {

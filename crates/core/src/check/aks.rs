@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 
+use super::preflight::repairs_what_is_left;
 use super::{CheckInput, Finding};
 use crate::aks::cluster::{ManagedCluster, MeshMode, ProvisioningState};
 use crate::aks::offers::{MeshRevision, MeshUpgrades};
@@ -61,9 +62,12 @@ pub(super) fn no_foreign_upgrade(input: &CheckInput<'_>) -> Finding {
         ));
     }
     if input.source != input.target && !cluster.revisions.contains(input.source) {
+        if repairs_what_is_left(input) {
+            return Finding::Nothing;
+        }
         return Finding::Problem(format!(
-            "the cluster has {}, and namespaces use {}: {} is not there any more. Relabel them to a revision that is, restart their \
-             workloads, and check that their sidecars are there",
+            "the cluster has {}, and namespaces use {}: {} is not there any more. \
+             spec.injection.droppedNamespaces: Repair labels them, restarts their workloads, and proves that their sidecars are there",
             names(&cluster.revisions),
             input.source,
             input.source
@@ -359,7 +363,10 @@ mod tests {
         let mut mesh = mesh();
         change(&mut mesh, |cluster| cluster.revisions = vec!["asm-1-26".into()]);
         let (name, message) = only(&mesh, CheckOutcome::Failed);
-        assert!(name == "AksNoForeignUpgrade" && message.contains("Relabel them"), "{message}");
+        assert!(
+            name == "AksNoForeignUpgrade" && message.contains("droppedNamespaces: Repair labels them"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -11,13 +11,13 @@ use crate::census::Census;
 use crate::decision::{CheckOutcome, CheckResult};
 use crate::ids::{NamespaceName, Revision, WorkloadKind, WorkloadRef};
 use crate::intent::{
-    CompletionIntent, CompletionMode, Intent, OnFailure, RestartIntent, RetiredMeshConfig,
+    CompletionIntent, CompletionMode, InjectionMode, Intent, OnFailure, RestartIntent, RetiredMeshConfig,
     RollbackControlPlane, RollbackScope, RunningJobs, WaveIntent, WaveSelect,
 };
 use crate::labels;
 use crate::observed::{
-    ControlPlane, IntOrPercent, Istiod, Labels, MeshConfig, Namespace, PodTemplate, RolloutStatus, Snapshot,
-    Strategy, WebhookConfiguration, WebhookEntry, Workload,
+    ClientConfig, ControlPlane, IntOrPercent, Istiod, Labels, MeshConfig, Namespace, PodTemplate,
+    RolloutStatus, ServiceReference, Snapshot, Strategy, WebhookConfiguration, WebhookEntry, Workload,
 };
 use crate::plan::{Plan, PlannedWave, Unrestartable};
 use crate::selector::{LabelSelector, Operator, Requirement};
@@ -133,6 +133,9 @@ impl Mesh {
         webhook.name = format!("istio-revision-tag-{tag}");
         webhook.revision = Some(revision.into());
         webhook.tag = Some(tag.to_owned());
+        for entry in &mut webhook.entries {
+            entry.client = client(revision);
+        }
         self.snapshot.webhooks.push(Arc::new(webhook));
     }
 
@@ -195,8 +198,7 @@ fn own_webhook(revision: &str) -> Arc<WebhookConfiguration> {
         name: name.to_owned(),
         namespace_selector: selector(namespace),
         object_selector: selector(object),
-        ca_bundle: ROOT.to_owned(),
-        endpoint: format!("istio-system/istiod-{revision}"),
+        client: client(revision),
         fails_closed: true,
     };
     let named = || term(labels::REVISION, Operator::In, &[revision]);
@@ -215,9 +217,21 @@ fn own_webhook(revision: &str) -> Arc<WebhookConfiguration> {
     Arc::new(WebhookConfiguration {
         name: format!("istio-sidecar-injector-{revision}"),
         revision: Some(revision.into()),
-        tag: None,
         entries: vec![by_namespace, by_pod],
+        ..WebhookConfiguration::default()
     })
+}
+
+/// Where the webhooks of a revision point.
+pub(crate) fn client(revision: &str) -> ClientConfig {
+    let name = format!("istiod-{revision}");
+    let service = ServiceReference {
+        namespace: "istio-system".into(),
+        name,
+        path: Some("/inject".to_owned()),
+        port: None,
+    };
+    ClientConfig { service: Some(service), url: None, ca_bundle: ROOT.to_owned() }
 }
 
 fn control_plane(revision: &str) -> ControlPlane {
@@ -243,6 +257,8 @@ fn intent() -> Intent {
         run_id: String::new(),
         istio_namespace: "istio-system".into(),
         retired_mesh_config: RetiredMeshConfig::RemoveCopy,
+        injection: InjectionMode::NamespaceLabel,
+        repairs_dropped: false,
         settle_seconds: 30,
         waves: vec![WaveIntent {
             name: "all".to_owned(),

@@ -45,7 +45,7 @@ pub fn revision_owner(namespace: &Namespace) -> Option<&FieldManager> {
 }
 
 /// Whether a field manager is that of a tool that deploys from Git and will do so again.
-pub(super) fn deploys_again(manager: &str) -> bool {
+pub fn deploys_again(manager: &str) -> bool {
     tool(manager).is_some_and(|tool| tool != Tool::Kubectl)
 }
 

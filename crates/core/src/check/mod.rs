@@ -13,8 +13,9 @@ mod preflight;
 #[cfg(test)]
 mod preflight_tests;
 mod proxies;
+mod revision_tags;
 
-pub use label_owners::revision_owner;
+pub use label_owners::{deploys_again, revision_owner};
 
 use std::collections::BTreeSet;
 

@@ -3,23 +3,29 @@
 use std::collections::BTreeSet;
 
 use super::proxies::no_running_jobs;
-use super::{Check, CheckInput, Finding, addon_labels, aks, label_owners, listed, planned, problem, warning};
+use super::{
+    Check, CheckInput, Finding, addon_labels, aks, label_owners, listed, planned, problem, revision_tags,
+    warning,
+};
 use crate::gate;
 use crate::ids::{NamespaceName, Revision};
 use crate::injection::{Injection, PodShape, injection, relabelled};
+use crate::inventory::{is_dropped, is_system};
 use crate::labels;
 use crate::observed::{DEFAULT_TRUST_DOMAIN, Labels, MeshConfig, Workload};
 
 /// All of them, in the order of their results.
-pub(super) const CHAIN: [Check; 23] = [
+pub(super) const CHAIN: [Check; 25] = [
     Check { name: "SourceIstiodReady", find: source_istiod_ready },
     Check { name: "InjectionLabelsUnambiguous", find: injection_labels_unambiguous },
     Check { name: "NamespacesAssigned", find: namespaces_assigned },
+    Check { name: "NamespacesDropped", find: namespaces_dropped },
     Check { name: "PodLevelRevisions", find: pod_level_revisions },
     Check { name: "TrustDomainEqual", find: trust_domain_equal },
     Check { name: "DiscoverySelectorsEqual", find: discovery_selectors_equal },
     Check { name: "RootCertificateShared", find: root_certificate_shared },
     Check { name: "LabelOwners", find: label_owners::find },
+    Check { name: "RevisionTags", find: revision_tags::find },
     Check { name: "BudgetsCanBeMet", find: budgets_can_be_met },
     Check { name: "WorkloadsRestartable", find: workloads_restartable },
     Check { name: "NoRunningJobs", find: no_running_jobs },
@@ -46,6 +52,37 @@ const SAID_ELSEWHERE: [&str; 3] = [BUDGET_NEVER_MET, "PodTemplateDecidesRevision
 /// How much of a discovery selector is worth showing.
 const SELECTOR_SHOWN: usize = 120;
 
+/// Whether the run repairs what a control plane left behind that is gone.
+pub(super) fn repairs_what_is_left(input: &CheckInput<'_>) -> bool {
+    input.intent.repairs_dropped
+        && input.source != input.target
+        && gate::is_gone(input.snapshot, input.source)
+}
+
+/// Namespaces that dropped out of the mesh, with what brings them back.
+fn namespaces_dropped(input: &CheckInput<'_>) -> Finding {
+    let dropped =
+        input.snapshot.namespaces.values().filter(|namespace| is_dropped(input.snapshot, namespace));
+    let outside = dropped.filter(|namespace| !is_system(input.intent, &namespace.name));
+    // A target that is not there yet answers when it is.
+    let left = outside.filter(|namespace| {
+        namespace.labels.get(labels::REVISION).map(String::as_str) != Some(input.target.as_str())
+    });
+    let repairs = input.intent.repairs_dropped;
+    warning(left.map(|namespace| namespace.name.as_str()), |names| {
+        let what = if repairs {
+            format!("they are brought to {} with their waves", input.target)
+        } else {
+            "spec.injection.droppedNamespaces: Repair brings them to the target: label, restart, and proof"
+                .to_owned()
+        };
+        format!(
+            "{names}: no webhook answers for the label {} of the namespace, so that new pods get no sidecar: {what}",
+            labels::REVISION
+        )
+    })
+}
+
 /// Without the source's istiod and injector there is no way back.
 fn source_istiod_ready(input: &CheckInput<'_>) -> Finding {
     let source = input.source;
@@ -56,6 +93,12 @@ fn source_istiod_ready(input: &CheckInput<'_>) -> Finding {
     );
     let nowhere = "so a rollback would have nowhere to go";
     let istiod = input.snapshot.control_planes.get(source).and_then(|plane| plane.istiod.as_ref());
+    if repairs_what_is_left(input) {
+        return Finding::Warning(format!(
+            "the control plane of {source} is gone: namespaces that name it are brought to {}, and there is no way back",
+            input.target
+        ));
+    }
     let gate = gate::control_plane(input.snapshot, &input.intent.istio_namespace, source);
     match (istiod, gate) {
         (None, _) => Finding::Problem(format!("there is no istiod of revision {source}, {nowhere}: {look}")),
@@ -268,7 +311,7 @@ fn root_certificates(input: &CheckInput<'_>, revision: &Revision) -> BTreeSet<St
         .iter()
         .filter(|webhook| webhook.tag.is_none() && webhook.revision.as_ref() == Some(revision))
         .flat_map(|webhook| &webhook.entries)
-        .flat_map(|entry| entry.ca_bundle.split("-----BEGIN CERTIFICATE-----").skip(1))
+        .flat_map(|entry| entry.client.ca_bundle.split("-----BEGIN CERTIFICATE-----").skip(1))
         .filter_map(|block| block.split("-----END CERTIFICATE-----").next())
         .map(|body| body.split_whitespace().collect())
         .filter(|body: &String| !body.is_empty())

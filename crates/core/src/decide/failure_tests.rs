@@ -214,6 +214,7 @@ fn only_the_failed_wave_goes_back_and_then_waits_for_a_retry() {
             Effect::Relabel(relabel) => relabel.namespace.as_str(),
             Effect::Restart(_) => "restart",
             Effect::Gateway(_) => "gateway",
+            Effect::Tag(_) => "tag",
             Effect::SetRevisions(_) => "revisions",
             Effect::MeshConfig(_) => "mesh-config",
         })

@@ -65,6 +65,7 @@ fn configuration(
         revision: Some(revision.into()),
         tag: tag.map(ToOwned::to_owned),
         entries,
+        ..WebhookConfiguration::default()
     })
 }
 

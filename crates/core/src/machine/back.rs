@@ -302,5 +302,6 @@ fn end_of_the_wave(pass: &mut Pass<'_>) -> bool {
     // Stamps of the next turn are others: attempts count anew.
     run.restart_attempts.clear();
     run.label_attempts.clear();
+    run.tag_attempts.clear();
     pass.go(Trigger::WaveReturned)
 }

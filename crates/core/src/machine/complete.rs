@@ -14,10 +14,11 @@ use crate::machine::aks;
 use crate::machine::analysis::{self, Opinion};
 use crate::machine::pass::{Pass, after, pair, shown};
 use crate::machine::phase::Trigger;
-use crate::machine::relabel::labels_in_place;
+use crate::machine::relabel::{injection_written, labels_in_place};
 use crate::machine::wave::append;
 use crate::planning;
 use crate::record::CloudStep;
+use crate::tags;
 use crate::wait::WaitReason;
 
 /// Moves the completion by one step. Says whether the position changed.
@@ -195,10 +196,10 @@ fn late(pass: &mut Pass<'_>, begun: Timestamp) -> bool {
             .iter()
             .flat_map(|wave| wave.namespaces.iter().cloned())
             .filter(|name| {
-                pass.snapshot
-                    .namespaces
-                    .get(name)
-                    .is_some_and(|namespace| is_relabelled(&namespace.labels, pair.target))
+                pass.snapshot.namespaces.get(name).is_some_and(|namespace| {
+                    is_relabelled(&namespace.labels, pair.target)
+                        || tags::leads_to(pass.snapshot, namespace, pair.target)
+                })
             })
             .collect();
         let fallen = census.workloads.get(pair.source);
@@ -221,8 +222,7 @@ fn last_change(pass: &Pass<'_>) -> Timestamp {
         .waves
         .iter()
         .flat_map(|wave| &wave.namespaces)
-        .filter_map(|name| pass.snapshot.namespaces.get(name))
-        .filter_map(|namespace| namespace.injection_labels_written())
+        .filter_map(|name| injection_written(pass, name))
         .max()
         .map(|at| after(at, 1));
     written.into_iter().chain(pass.run.settled_since).max().unwrap_or(Timestamp::MIN)

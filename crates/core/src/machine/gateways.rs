@@ -14,6 +14,7 @@ use crate::observed::{Gateway, PreviousLabels};
 use crate::plan::WaveKind;
 use crate::record::Direction;
 use crate::rollout::{Rollout, rollout};
+use crate::tags;
 use crate::wait::WaitReason;
 
 /// Whether no Gateway would move with the label of its namespace, which is about to be written. Those that would are pinned to the
@@ -23,6 +24,7 @@ pub fn pinned(pass: &mut Pass<'_>) -> bool {
     let namespaces = relabelled_by_the_run(pass);
     let due: Vec<Arc<Gateway>> = all(pass)
         .filter(|gateway| namespaces.contains(&gateway.reference.namespace))
+        .filter(|gateway| is_led_by_us(pass, gateway))
         .filter(|gateway| needs_pin(pass.snapshot, pair(&revisions), gateway))
         .collect();
     if rolls(pass) || due.is_empty() {
@@ -44,6 +46,12 @@ pub fn pinned(pass: &mut Pass<'_>) -> bool {
         }
     }
     false
+}
+
+/// Whether the run itself writes what leads the namespace of a Gateway to a revision: what somebody else moves is not ours to hold.
+fn is_led_by_us(pass: &Pass<'_>, gateway: &Gateway) -> bool {
+    let namespace = pass.snapshot.namespaces.get(&gateway.reference.namespace);
+    namespace.is_none_or(|namespace| tags::is_led_by_us(pass.intent, pass.snapshot, namespace))
 }
 
 /// Whether pods of a Gateway that this run wrote to are still being replaced; that is noted.

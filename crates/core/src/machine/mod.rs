@@ -17,5 +17,6 @@ pub(crate) mod people;
 pub(crate) mod progress;
 pub(crate) mod relabel;
 pub(crate) mod start;
+pub(crate) mod tags;
 pub(crate) mod wave;
 pub(crate) mod workload;

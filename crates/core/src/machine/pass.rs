@@ -6,7 +6,7 @@ use crate::decision::{About, CheckResult, Event, Needs, Wake};
 use crate::effect::Effect;
 use crate::gate;
 use crate::ids::{NamespaceName, Revision, WorkloadKind, WorkloadRef};
-use crate::intent::{Intent, RollbackScope};
+use crate::intent::{InjectionMode, Intent, RollbackScope};
 use crate::inventory::{Pair, moved_by};
 use crate::labels;
 use crate::machine::aks;
@@ -18,6 +18,7 @@ use crate::record::{
     CloudStep, MAX_HISTORY, Record, Rollback, RollbackCause, Run, RunSummary, SCHEMA, Sample, WaveStep,
     attempt_key,
 };
+use crate::tags;
 use crate::wait::{Wait, WaitReason};
 use crate::window::{Opening, opening};
 
@@ -146,7 +147,9 @@ impl<'a> Pass<'a> {
             || (run.cloud == Some(CloudStep::Complete) && !aks::completion_was_refused(self));
         let forward = run.rollback.as_ref().is_none_or(|rollback| rollback.wave_only);
         let under_way = self.started() && !run.phase.is_over() && forward;
-        under_way && run.source != run.target && !accepted
+        // What is repaired after its control plane went has nowhere to go back to.
+        let nowhere = self.intent.repairs_dropped && gate::is_gone(self.snapshot, &run.source);
+        under_way && run.source != run.target && !accepted && !nowhere
     }
 
     /// The wave in work.
@@ -332,12 +335,19 @@ impl<'a> Pass<'a> {
     /// pair had moved.
     fn last_moved_wave(&self) -> u32 {
         let revisions = self.revisions();
+        let observes = self.plan.injection == InjectionMode::Observe;
         let moved = |name: &NamespaceName| {
-            self.snapshot.namespaces.get(name).is_some_and(|namespace| moved_by(namespace, pair(&revisions)))
+            self.snapshot.namespaces.get(name).is_some_and(|namespace| {
+                moved_by(namespace, pair(&revisions))
+                    || (observes && tags::leads_to(self.snapshot, namespace, &revisions.1))
+            })
+        };
+        let tag_moved = |tag: &String| {
+            tags::find(self.snapshot, tag).is_some_and(|webhook| tags::moved_by(webhook, pair(&revisions)))
         };
         let last = (0u32..)
             .zip(&self.plan.waves)
-            .filter(|(_, wave)| wave.namespaces.iter().any(moved))
+            .filter(|(_, wave)| wave.namespaces.iter().any(moved) || wave.tag.as_ref().is_some_and(tag_moved))
             .map(|(index, _)| index)
             .last();
         last.unwrap_or_default().max(self.run.wave)
@@ -428,6 +438,7 @@ fn new_run(intent: &Intent, counter: u32) -> Run {
         astray: std::collections::BTreeSet::new(),
         relabel_again: std::collections::BTreeSet::new(),
         label_attempts: std::collections::BTreeMap::new(),
+        tag_attempts: std::collections::BTreeMap::new(),
         // A value that was there before the run asks for nothing of this run.
         handled_retry: intent.retry.clone(),
         handled_action: intent.action.as_ref().map(|action| action.value.clone()),

@@ -11,12 +11,15 @@ use crate::effect::{Effect, PreviousEdit, Relabel};
 use crate::gate;
 use crate::ids::{NamespaceName, Revision};
 use crate::injection::{Injection, is_relabelled, namespace_injection};
-use crate::inventory::{Standing, moved_by, standing};
+use crate::intent::InjectionMode;
+use crate::inventory::{Standing, is_dropped, moved_by, standing};
 use crate::labels;
 use crate::machine::pass::{Pass, about_namespace, pair};
-use crate::observed::{Labels, Namespace, PreviousLabels};
-use crate::plan::WaveKind;
+use crate::machine::tags;
+use crate::observed::{Labels, Namespace, PreviousLabels, WebhookConfiguration};
+use crate::plan::{PlannedWave, WaveKind};
 use crate::record::{Direction, Rollback};
+use crate::tags::{find, followed, leads_to};
 use crate::wait::WaitReason;
 
 /// What is to be done about one namespace.
@@ -27,6 +30,8 @@ enum Label {
     Write(Box<Relabel>),
     /// Somebody else changed it after our write.
     Reverted,
+    /// Somebody else is to change it.
+    NotMoved,
     /// It is not ours to move: it is gone, or went elsewhere before we wrote.
     NotOurs,
 }
@@ -36,14 +41,16 @@ enum Label {
 pub struct Standings {
     /// A write of ours is due or on its way.
     pub awaited: bool,
-    /// Namespaces whose label somebody changed after our write, or whose write is refused: a person must act.
+    /// Namespaces whose label somebody changed after our write, or has to change for us, or whose write is refused: a person must act.
     pub astray: BTreeSet<NamespaceName>,
+    /// The same is true of a revision tag, whose namespaces are among these.
+    pub tag_astray: bool,
 }
 
 impl Standings {
     /// Whether all of them say what they should.
     pub fn in_place(&self) -> bool {
-        !self.awaited && self.astray.is_empty()
+        !self.awaited && self.astray.is_empty() && !self.tag_astray
     }
 }
 
@@ -51,6 +58,7 @@ impl Standings {
 /// due; those of the others were written before and are only watched.
 pub fn labels(pass: &mut Pass<'_>, last: u32, write: Option<u32>) -> Standings {
     let mut standings = Standings::default();
+    tags::bring(pass, last, write, &mut standings);
     for (index, namespace) in namespaces_up_to(pass, last) {
         let may_write = write.is_some_and(|wave| index == wave || pass.run.direction() == Direction::Back);
         match label_of(pass, &namespace, may_write) {
@@ -72,13 +80,17 @@ pub fn labels(pass: &mut Pass<'_>, last: u32, write: Option<u32>) -> Standings {
                 reverted(pass, &namespace);
                 standings.astray.insert(namespace);
             }
+            Label::NotMoved => {
+                not_moved(pass, &namespace);
+                standings.astray.insert(namespace);
+            }
         }
     }
     standings
 }
 
 /// Whether the control plane that a label would lead to answers. Otherwise that is noted: new pods would get no sidecar.
-fn answers(pass: &mut Pass<'_>) -> bool {
+pub fn answers(pass: &mut Pass<'_>) -> bool {
     let destination = pass.run.destination().clone();
     match gate::control_plane(pass.snapshot, &pass.intent.istio_namespace, &destination) {
         None => true,
@@ -101,17 +113,36 @@ pub fn in_place_since(pass: &Pass<'_>, last: u32) -> Timestamp {
     // `managedFields` times are whole seconds, rounded down: one more keeps the settle time whole.
     let written = namespaces_up_to(pass, last)
         .into_iter()
-        .filter_map(|(_, name)| pass.snapshot.namespaces.get(&name)?.injection_labels_written())
+        .filter_map(|(_, name)| injection_written(pass, &name))
         .max()
         .and_then(|at| at.checked_add(SignedDuration::from_secs(1)).ok());
     written.map_or(pass.now, |at| at.min(pass.now))
 }
 
+/// When what leads a namespace to a revision was last written, by anybody: its label, or the tag that it follows. Whole seconds,
+/// rounded down.
+pub fn injection_written(pass: &Pass<'_>, name: &NamespaceName) -> Option<Timestamp> {
+    let namespace = pass.snapshot.namespaces.get(name)?;
+    let tag = tags_of(pass).next().and_then(|_| followed(pass.snapshot, namespace));
+    let webhook = tag.as_deref().and_then(|tag| find(pass.snapshot, tag));
+    let moved = webhook.and_then(WebhookConfiguration::revision_written);
+    [namespace.injection_labels_written(), moved].into_iter().flatten().max()
+}
+
+/// The revision tags of the plan.
+fn tags_of<'p>(pass: &'p Pass<'_>) -> impl Iterator<Item = &'p str> {
+    pass.plan.waves.iter().filter_map(|wave| wave.tag.as_deref())
+}
+
+/// The waves that the labels up to `last` belong to.
+pub fn waves_up_to<'p>(pass: &'p Pass<'_>, last: u32) -> impl Iterator<Item = (u32, &'p PlannedWave)> {
+    let first = pass.run.rollback.as_ref().map_or(0, Rollback::to_wave);
+    (0u32..).zip(&pass.plan.waves).filter(move |(index, _)| (first..=last).contains(index))
+}
+
 /// The namespaces of the waves up to `last`, each once: with the last of its waves, if it came to the source again.
 fn namespaces_up_to(pass: &Pass<'_>, last: u32) -> Vec<(u32, NamespaceName)> {
-    let first = pass.run.rollback.as_ref().map_or(0, Rollback::to_wave);
-    let waves = (0u32..).zip(&pass.plan.waves).filter(|(index, _)| (first..=last).contains(index));
-    let mut all: Vec<(u32, NamespaceName)> = waves
+    let mut all: Vec<(u32, NamespaceName)> = waves_up_to(pass, last)
         .filter(|(_, wave)| wave.kind != WaveKind::Gateways)
         .flat_map(|(index, wave)| wave.namespaces.iter().map(move |name| (index, name.clone())))
         .collect();
@@ -127,10 +158,39 @@ fn label_of(pass: &Pass<'_>, name: &NamespaceName, may_write: bool) -> Label {
     else {
         return Label::NotOurs;
     };
+    if follows_a_tag_of_the_plan(pass, namespace) {
+        // Its tag is looked at by itself.
+        return Label::InPlace;
+    }
+    if pass.plan.injection != InjectionMode::NamespaceLabel {
+        return if leads_to(pass.snapshot, namespace, pass.run.destination()) {
+            Label::InPlace
+        } else {
+            Label::NotMoved
+        };
+    }
     match pass.run.direction() {
         Direction::Forward => forward(pass, namespace, may_write),
         Direction::Back => back(pass, namespace, may_write),
     }
+}
+
+fn follows_a_tag_of_the_plan(pass: &Pass<'_>, namespace: &Namespace) -> bool {
+    // Most plans have none.
+    tags_of(pass).next().is_some()
+        && followed(pass.snapshot, namespace).is_some_and(|tag| tags_of(pass).any(|moved| moved == tag))
+}
+
+/// Notes that a label which is not ours to write leads elsewhere.
+fn not_moved(pass: &mut Pass<'_>, name: &NamespaceName) {
+    let destination = pass.run.destination().clone();
+    let because = format!(
+        "new pods of namespace {name} do not get the sidecar of {destination} yet, and spec.injection.mode {} leaves its label to \
+         others: set {}={destination} in Git, or point the revision tag that it follows there",
+        pass.plan.injection.as_str(),
+        labels::REVISION
+    );
+    pass.wait(WaitReason::LabelNotMoved, about_namespace(name), because);
 }
 
 fn forward(pass: &Pass<'_>, namespace: &Namespace, may_write: bool) -> Label {
@@ -150,7 +210,7 @@ fn forward(pass: &Pass<'_>, namespace: &Namespace, may_write: bool) -> Label {
             resource_version: namespace.resource_version.clone(),
             revision: Some(revisions.1.clone()),
             injection: None,
-            previous: remember(namespace, &revisions),
+            previous: remember(pass, namespace, &revisions),
             stamp: pass.run.relabel_stamp(&pass.intent.uid, &namespace.name),
             because: format!("it is in scope of the move from {} to {}", revisions.0, revisions.1),
         })),
@@ -296,15 +356,17 @@ fn permission(pass: &Pass<'_>, namespace: &Namespace, may_write: bool) -> Permis
 }
 
 /// The first value of the annotation is never overwritten while it is about this pair.
-fn remember(namespace: &Namespace, revisions: &(Revision, Revision)) -> PreviousEdit {
+fn remember(pass: &Pass<'_>, namespace: &Namespace, revisions: &(Revision, Revision)) -> PreviousEdit {
     if moved_by(namespace, pair(revisions)) {
         return PreviousEdit::Leave;
     }
     let value = |labels: &Labels, key: &str| labels.get(key).cloned();
+    // What dropped out of the mesh does not drop out again in a rollback.
+    let dropped = is_dropped(pass.snapshot, namespace).then(|| revisions.0.to_string());
     PreviousEdit::Set(PreviousLabels {
         from: revisions.0.clone(),
         to: revisions.1.clone(),
-        revision: value(&namespace.labels, labels::REVISION),
+        revision: dropped.or_else(|| value(&namespace.labels, labels::REVISION)),
         injection: value(&namespace.labels, labels::INJECTION),
         manager: revision_owner(namespace).map(|manager| manager.name.clone()),
     })

@@ -1,0 +1,100 @@
+//! Namespaces that dropped out of the mesh: `shop` names a revision that somebody removed too early.
+
+use serde_json::json;
+
+use super::decide;
+use super::tests::{app, at, pod, run, stored};
+use crate::check::fixture::{Mesh, SOURCE, TARGET, said};
+use crate::effect::{Effect, PreviousEdit};
+use crate::intent::OnFailure;
+use crate::inventory::{Pair, discover_source};
+use crate::labels;
+use crate::machine::phase::Phase;
+use crate::planning;
+
+const GONE: &str = "asm-1-26";
+
+fn mesh() -> Mesh {
+    let mut mesh = Mesh::before();
+    mesh.namespace("shop", |shop| {
+        shop.labels.insert(labels::REVISION.to_owned(), GONE.to_owned());
+    });
+    mesh
+}
+
+fn namespaces(mesh: &Mesh) -> Vec<String> {
+    let pair = Pair { source: &mesh.source, target: &mesh.target };
+    let plan = planning::make(&mesh.intent, &mesh.snapshot, pair).plan;
+    plan.waves[0].namespaces.iter().map(ToString::to_string).collect()
+}
+
+fn told(mesh: &Mesh, check: &str) -> String {
+    said(&mesh.preflight()).into_iter().find(|text| text.starts_with(check)).unwrap_or_default()
+}
+
+#[test]
+fn they_are_reported_and_left_alone_unless_repair_is_asked_for() {
+    let mut mesh = mesh();
+    assert_eq!(namespaces(&mesh), ["pay"]);
+    let text = told(&mesh, "NamespacesDropped");
+    assert!(
+        text.contains("Warning: shop: no webhook answers") && text.contains("droppedNamespaces: Repair"),
+        "{text}"
+    );
+    mesh.intent.repairs_dropped = true;
+    assert_eq!(namespaces(&mesh), ["pay", "shop"]);
+    // On purpose without a sidecar.
+    mesh.namespace("shop", |shop| {
+        shop.labels.insert(labels::INJECTION.to_owned(), "disabled".to_owned());
+    });
+    assert_eq!(namespaces(&mesh), ["pay"]);
+}
+
+#[test]
+fn the_label_is_set_and_a_rollback_does_not_drop_them_again() {
+    let mut mesh = mesh();
+    mesh.intent.repairs_dropped = true;
+    mesh.plan.waves[0].max_concurrent = 1;
+    app(&mut mesh, "shop", "web", |_| {});
+    pod(&mut mesh, "shop", "web", SOURCE, |pod| pod.proxy = None);
+    let first = decide(at(0), &mesh.intent, &stored(&mesh, Phase::Migrating, &json!({})), &mesh.snapshot);
+    let relabel = first.effects.iter().find_map(|effect| match effect {
+        Effect::Relabel(relabel) if relabel.namespace.as_str() == "shop" => Some(relabel),
+        _ => None,
+    });
+    let relabel = relabel.unwrap();
+    assert_eq!(relabel.revision.as_ref().unwrap().as_str(), TARGET);
+    let PreviousEdit::Set(previous) = &relabel.previous else { panic!("{:?}", relabel.previous) };
+    assert_eq!(previous.revision.as_deref(), Some(SOURCE));
+    // Its pod without a sidecar is replaced like one with an old sidecar.
+    for name in ["shop", "pay"] {
+        mesh.namespace(name, |it| {
+            it.labels.insert(labels::REVISION.to_owned(), TARGET.to_owned());
+        });
+    }
+    let mut last = first;
+    for second in [1, 60, 61] {
+        last = decide(at(second), &mesh.intent, &last.record, &mesh.snapshot);
+    }
+    let Some(batch) = &run(&last).batch else { panic!("{:?}", last.view.blocked) };
+    assert_eq!(batch.entries[0].workload.name, "web");
+}
+
+/// Everything named the revision that was removed: there is nothing to go back to, and that holds nothing up.
+#[test]
+fn a_mesh_whose_control_plane_was_removed_is_brought_over_without_a_way_back() {
+    let mut mesh = Mesh::before();
+    mesh.snapshot.webhooks.retain(|webhook| webhook.revision.as_ref() != Some(&mesh.source));
+    mesh.snapshot.control_planes.remove(&mesh.source);
+    assert!(discover_source(&mesh.intent, &mesh.snapshot).unwrap_err().contains("droppedNamespaces: Repair"));
+    assert!(told(&mesh, "SourceIstiodReady").contains("Failed"));
+    mesh.intent.repairs_dropped = true;
+    assert_eq!(discover_source(&mesh.intent, &mesh.snapshot), Ok(Some(SOURCE.into())));
+    assert!(told(&mesh, "SourceIstiodReady").contains("Warning: the control plane of asm-1-27 is gone"));
+    assert_eq!(namespaces(&mesh), ["pay", "shop"]);
+    mesh.intent.on_failure = OnFailure::Automatic;
+    mesh.intent.rollback_requested = true;
+    let decision = decide(at(0), &mesh.intent, &stored(&mesh, Phase::Migrating, &json!({})), &mesh.snapshot);
+    assert_eq!(run(&decision).rollback, None);
+    assert_eq!(decision.effects.len(), 2, "both labels are set");
+}
