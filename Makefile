@@ -104,12 +104,15 @@ DEMO = since=$$(date +%s); cargo build --locked --package meshupgrade-operator \
 	&& cargo build --locked --package meshupgrade-e2e --bin demo \
 	&& cargo run --quiet --locked --package meshupgrade-e2e --bin demo -- --since $$since
 
-.PHONY: demo demo-rollback
-demo: compilers ## start a real control plane and a mesh, and show its upgrade from start to end
+.PHONY: demo demo-rollback demo-self-managed
+demo: compilers ## start a real control plane, a simulated Azure and a mesh, and show the upgrade of the AKS add-on from start to end
 	@$(DEMO)
 
 demo-rollback: compilers ## the same with a workload that does not come up on the new revision: everything goes back
 	@$(DEMO) --rollback
+
+demo-self-managed: compilers ## the upgrade without Azure, of istiods that somebody else installs and removes
+	@$(DEMO) --self-managed
 
 # helm: the one of the test control plane when it was built, else the one on PATH.
 HELM ?= $(or $(firstword $(wildcard $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/meshupgrade/testbed/*/bin/helm)),helm)

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use futures::future::{BoxFuture, FutureExt as _};
 use meshupgrade_arm_simulator::{Call, ClusterConfig, Config, ControlPlanes, Fault, Simulator};
-use meshupgrade_testbed::{Cluster, IstioRevision};
+use meshupgrade_testbed::{Cluster, ClusterOptions, IstioRevision};
 use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::install::NAMESPACE;
 use crate::operator::OperatorSpec;
@@ -15,6 +16,8 @@ use crate::scenario::Scenario;
 
 /// Whom Microsoft Entra wants tokens of workload identity to be for.
 const AUDIENCE: &str = "api://AzureADTokenExchange";
+/// The label of the gateways that Azure installs.
+pub const GATEWAY: &str = "gateway=addon";
 /// The operator's ServiceAccount.
 const SERVICE_ACCOUNT: &str = "meshupgrade-operator";
 
@@ -30,35 +33,73 @@ pub struct Azure {
     dir: PathBuf,
 }
 
-/// The istiods of the test cluster.
-struct Istiods(&'static Cluster);
+/// What Azure wants done to the control planes of the test cluster.
+struct Order {
+    revision: String,
+    install: bool,
+    done: oneshot::Sender<Result<(), String>>,
+}
 
-impl ControlPlanes for Istiods {
-    fn install<'a>(&'a self, revision: &'a str) -> BoxFuture<'a, Result<(), String>> {
-        async move {
-            // The proxies of asm-1-28 have the version 1.28.0.
-            let version = revision.trim_start_matches("asm-").replace('-', ".");
-            let revision = IstioRevision::new(revision, &format!("{version}.0"));
-            self.0.install_revision(&revision).await.map_err(|error| format!("{error:#}"))?;
-            let gateways = gateways(&revision.name);
-            self.0.apply_yaml(&gateways).await.map_err(|error| format!("{error:#}"))
-        }
-        .boxed()
-    }
+/// The control planes of a test cluster, for the simulator: it passes on what it wants, and holds nothing of the cluster, which
+/// ends with its owner.
+struct Istiods(mpsc::UnboundedSender<Order>);
 
-    fn remove<'a>(&'a self, revision: &'a str) -> BoxFuture<'a, Result<(), String>> {
-        async move {
-            self.0.remove_revision(revision).await.map_err(|error| format!("{error:#}"))?;
-            let selector = format!("istio.io/rev={revision},gateway=addon");
-            let delete = ["delete", "deployments", "-A", "-l", &selector];
-            self.0.kubectl(&delete).await.map(drop).map_err(|error| format!("{error:#}"))
-        }
-        .boxed()
+impl Istiods {
+    async fn order(&self, revision: &str, install: bool) -> Result<(), String> {
+        let (done, outcome) = oneshot::channel();
+        let ended = "the test cluster has ended";
+        self.0.send(Order { revision: revision.to_owned(), install, done }).map_err(|_| ended)?;
+        outcome.await.map_err(|_| ended)?
     }
 }
 
+impl ControlPlanes for Istiods {
+    fn install<'a>(&'a self, revision: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        self.order(revision, true).boxed()
+    }
+
+    fn remove<'a>(&'a self, revision: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        self.order(revision, false).boxed()
+    }
+}
+
+/// What Azure wants done, for the owner of the test cluster.
+pub struct Orders(mpsc::UnboundedReceiver<Order>);
+
+impl Orders {
+    /// Does it, until Azure is dropped.
+    pub async fn carry_out(mut self, cluster: &Cluster) {
+        while let Some(Order { revision, install, mut done }) = self.0.recv().await {
+            tokio::select! {
+                outcome = carry_out(cluster, &revision, install) => {
+                    // Nobody waits for it any more: as good as done.
+                    let _ = done.send(outcome.map_err(|error| format!("{error:#}")));
+                }
+                () = done.closed() => {}
+            }
+        }
+    }
+}
+
+async fn carry_out(cluster: &Cluster, revision: &str, install: bool) -> Result<()> {
+    if install {
+        cluster.install_revision(&offered(revision)).await?;
+        return cluster.apply_yaml(&gateways(revision)).await;
+    }
+    cluster.remove_revision(revision).await?;
+    let selector = format!("istio.io/rev={revision},{GATEWAY}");
+    cluster.kubectl(&["delete", "deployments", "-A", "-l", &selector]).await.map(drop)
+}
+
+/// A revision of the add-on: the proxies of asm-1-28 have the version 1.28.0, unless the testbed knows better.
+fn offered(revision: &str) -> IstioRevision {
+    let known = ClusterOptions::default().revisions.into_iter().find(|known| known.name == revision);
+    let version = revision.trim_start_matches("asm-").replace('-', ".");
+    known.unwrap_or_else(|| IstioRevision::new(revision, &format!("{version}.0")))
+}
+
 /// The gateways that the simulated cluster has on, as the add-on calls their Deployments. Nothing runs in them.
-fn gateways(revision: &str) -> String {
+pub fn gateways(revision: &str) -> String {
     let names = [
         ("aks-istio-ingress", "aks-istio-ingressgateway-external"),
         ("aks-istio-ingress", "aks-istio-ingressgateway-internal"),
@@ -81,22 +122,32 @@ fn gateways(revision: &str) -> String {
 }
 
 impl Azure {
-    /// Starts it, with a cluster that has these revisions.
+    /// Starts it for a scenario, with a cluster that has these revisions.
     pub async fn start(scenario: &Scenario, revisions: &[&str]) -> Result<Self> {
-        let cluster = ClusterConfig::new(Arc::new(Istiods(scenario.cluster())), revisions);
-        let spec = json!({"subscriptionId": cluster.subscription, "resourceGroup": cluster.resource_group,
-            "clusterName": cluster.name});
-        let id = cluster.id();
-        let config = Config { retry_after: Some(1), ..Config::new(vec![cluster]) };
+        let cluster = scenario.cluster();
+        let (azure, orders) = Self::start_for(cluster, scenario.log_dir()?, revisions).await?;
+        tokio::spawn(orders.carry_out(cluster));
+        Ok(azure)
+    }
+
+    /// Starts it with a cluster that has these revisions, and files in this directory. The owner of the test cluster carries out
+    /// the orders.
+    pub async fn start_for(cluster: &Cluster, dir: PathBuf, revisions: &[&str]) -> Result<(Self, Orders)> {
+        let (sender, orders) = mpsc::unbounded_channel();
+        let managed = ClusterConfig::new(Arc::new(Istiods(sender)), revisions);
+        let spec = json!({"subscriptionId": managed.subscription, "resourceGroup": managed.resource_group,
+            "clusterName": managed.name});
+        let id = managed.id();
+        let config = Config { retry_after: Some(1), ..Config::new(vec![managed]) };
         let (client, tenant) = (config.clients.first().cloned().context("no client")?, config.tenant.clone());
         let simulator = Simulator::start(config).await?;
-        let dir = scenario.log_dir()?;
+        std::fs::create_dir_all(&dir)?;
         std::fs::write(dir.join("azure-ca.pem"), simulator.ca_pem())?;
         // What the cluster projects into the operator's pod.
         let audience = format!("--audience={AUDIENCE}");
         let token = ["create", "token", SERVICE_ACCOUNT, "-n", NAMESPACE, &audience];
-        std::fs::write(dir.join("azure-token"), scenario.cluster().kubectl(&token).await?.trim())?;
-        Ok(Self { simulator, cluster: id, spec, client, tenant, dir })
+        std::fs::write(dir.join("azure-token"), cluster.kubectl(&token).await?.trim())?;
+        Ok((Self { simulator, cluster: id, spec, client, tenant, dir }, Orders(orders)))
     }
 
     /// An operator that signs in there.

@@ -56,9 +56,10 @@ impl Span {
     }
 }
 
-/// When the waves, the completion and the way back began and ended, as seen in the status.
+/// When the start of the control plane, the waves, the completion and the way back began and ended, as seen in the status.
 #[derive(Debug, Default)]
 pub struct RunClocks {
+    start: Option<Span>,
     names: Vec<String>,
     waves: Vec<Option<Span>>,
     completion: Option<Span>,
@@ -76,6 +77,7 @@ impl RunClocks {
         for (index, wave) in self.waves.iter_mut().enumerate() {
             follow(wave, current == Some(index), now);
         }
+        follow(&mut self.start, run.phase == Phase::StartingControlPlane, now);
         follow(&mut self.completion, run.phase == Phase::Completing, now);
         follow(&mut self.rollback, run.phase == Phase::RollingBack, now);
     }
@@ -88,9 +90,14 @@ impl RunClocks {
     /// All that has begun, by name.
     pub fn parts(&self) -> Vec<(String, Duration)> {
         let now = Instant::now();
+        let start = ("start of the target".to_owned(), self.start);
         let waves = self.names.iter().zip(&self.waves).map(|(name, wave)| (format!("wave {name}"), *wave));
         let rest = [("completion".to_owned(), self.completion), ("rollback".to_owned(), self.rollback)];
-        waves.chain(rest).filter_map(|(name, span)| Some((name, span?.time(now)))).collect()
+        std::iter::once(start)
+            .chain(waves)
+            .chain(rest)
+            .filter_map(|(name, span)| Some((name, span?.time(now))))
+            .collect()
     }
 }
 

@@ -20,8 +20,9 @@ const WIDTH: usize = 110;
 const INDENT: usize = 8;
 /// How many workloads in work are named.
 const NAMED: usize = 2;
-/// What belongs to every run: the stage of the wave says it already.
-const ORDINARY: [&str; 4] = ["RolloutInProgress", "Observing", "Settling", "Soaking"];
+/// What belongs to every run: the stage of the wave, or what Azure has, says it already.
+const ORDINARY: [&str; 5] =
+    ["RolloutInProgress", "Observing", "Settling", "Soaking", "ControlPlaneOperation"];
 
 /// Remembers what was told.
 #[derive(Debug, Default)]
@@ -94,7 +95,9 @@ fn line(status: &MeshUpgradeStatus, stages: &[Stage], elapsed: Duration) -> Line
     let wave = current.map_or_else(String::new, |(index, wave)| {
         format!("{}/{} {}: {}", index + 1, waves.len(), wave.name, told(stages[index], wave))
     });
-    let text = format!("{:>6}  {phase:<11}  {wave:<36}{}", clock(elapsed), numbers(status));
+    // The longest phase is one without a wave.
+    let place = format!("{phase:<11}  {wave}");
+    let text = format!("{:>6}  {place:<49}{}", clock(elapsed), numbers(status));
     Line::plain(text.trim_end())
 }
 

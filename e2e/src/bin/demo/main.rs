@@ -1,5 +1,6 @@
 //! `demo`: a real control plane, a believable mesh, and its upgrade from one Istio revision to the other, live in the
-//! terminal. With `--rollback` one workload does not come up on the new revision, and everything goes back.
+//! terminal. The mesh is the add-on of AKS, with a simulated Azure. With `--rollback` one workload does not come up on the new
+//! revision, and everything goes back; with `--self-managed` there is no Azure, and somebody else installs and removes istiods.
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,6 +10,8 @@ use tokio::runtime::Runtime;
 
 mod check;
 mod clocks;
+mod cloud;
+mod cloud_check;
 #[cfg(test)]
 mod fixture;
 mod journal;
@@ -25,7 +28,7 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let Some((plot, spent)) = arguments(std::env::args().skip(1)) else {
-        eprintln!("usage: demo [--rollback] [--since SECONDS-OF-THE-EPOCH]");
+        eprintln!("usage: demo [--rollback | --self-managed] [--since SECONDS-OF-THE-EPOCH]");
         return ExitCode::from(USAGE);
     };
     let runtime = match Runtime::new() {
@@ -58,6 +61,7 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Option<(&'static story:
     while let Some(argument) = given.next() {
         match argument.as_str() {
             "--rollback" => plot = &story::BACK,
+            "--self-managed" => plot = &story::SELF_MANAGED,
             "--since" => {
                 let since = UNIX_EPOCH + Duration::from_secs(given.next()?.parse().ok()?);
                 spent = SystemTime::now().duration_since(since).unwrap_or_default();
@@ -70,13 +74,17 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Option<(&'static story:
 
 #[cfg(test)]
 mod tests {
+    use meshupgrade_e2e::Kind;
+
     use super::*;
 
     #[test]
     fn arguments_choose_the_demo() {
         let given =
             |list: &[&str]| arguments(list.iter().map(ToString::to_string).collect::<Vec<_>>().into_iter());
+        assert_eq!(given(&[]).unwrap().0.kind, Kind::Aks);
         assert!(!given(&[]).unwrap().0.fails);
+        assert_eq!(given(&["--self-managed"]).unwrap().0.kind, Kind::SelfManaged);
         let (plot, spent) = given(&["--rollback", "--since", "1000"]).unwrap();
         assert!(plot.fails && spent > Duration::from_hours(24));
         assert!(given(&["--since"]).is_none());

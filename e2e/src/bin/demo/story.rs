@@ -1,25 +1,31 @@
 //! The demo from start to end.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kube::ResourceExt as _;
-use meshupgrade_api::MeshUpgrade;
+use meshupgrade_api::{MeshUpgrade, MeshUpgradeStatus};
+use meshupgrade_e2e::azure::{self, Azure, Orders};
 use meshupgrade_e2e::operator::{self, Operator};
-use meshupgrade_e2e::{App, Mesh, OperatorSpec, SOURCE, TARGET, install};
+use meshupgrade_e2e::{App, Kind, Mesh, OperatorSpec, SOURCE, TARGET, install};
 use meshupgrade_testbed::{Binaries, Cluster, ClusterOptions, IstioRevision};
 
 use crate::check::{self, Expected};
 use crate::clocks::Parts;
+use crate::cloud::{self, Planes};
+use crate::cloud_check::{self, CloudStory};
 use crate::line::{Line, Style, wrapped};
 use crate::screen::Screen;
 use crate::sight::{self, Sight};
 use crate::town;
 use crate::view::{bar, seconds};
-use crate::watch::Watch;
+use crate::watch::{Followed, Watch};
 
 /// How long the mesh may take to come up.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// How long what comes after the end of a run may take.
+const LAST: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_millis(250);
 /// How much of the operator's log a failure shows.
 const LOG_LINES: usize = 10;
@@ -33,12 +39,18 @@ pub struct Plot {
     pub phase: &'static str,
     /// Whether a workload fails and the run turns back.
     pub fails: bool,
+    /// Who installs and removes control planes.
+    pub kind: Kind,
 }
 
-/// From start to end on the new revision.
-pub const FORWARD: Plot = Plot { sample: "demo.yaml", phase: "Succeeded", fails: false };
+/// From start to end on the new revision, with the add-on of AKS.
+pub const FORWARD: Plot = Plot { sample: "demo.yaml", phase: "Succeeded", fails: false, kind: Kind::Aks };
 /// From start to a workload that does not come up, and back.
-pub const BACK: Plot = Plot { sample: "demo-rollback.yaml", phase: "RolledBack", fails: true };
+pub const BACK: Plot =
+    Plot { sample: "demo-rollback.yaml", phase: "RolledBack", fails: true, kind: Kind::Aks };
+/// From start to end, without Azure.
+pub const SELF_MANAGED: Plot =
+    Plot { sample: "demo-self-managed.yaml", phase: "Succeeded", fails: false, kind: Kind::SelfManaged };
 
 impl Plot {
     /// The path of the sample from the top of the repository.
@@ -56,7 +68,21 @@ impl Plot {
     }
 
     fn mesh(&self) -> Mesh {
-        town::mesh(self.fails.then_some(TARGET))
+        let mesh = town::mesh(self.fails.then_some(TARGET));
+        if self.kind == Kind::Aks { mesh.object(town::mesh_config()) } else { mesh }
+    }
+
+    /// What is in the cluster before the operator, besides istiods.
+    fn manifests(&self) -> String {
+        let mesh = self.mesh().manifests();
+        if self.kind == Kind::Aks { format!("{mesh}\n---\n{}", azure::gateways(SOURCE)) } else { mesh }
+    }
+
+    /// What the control plane is, in words.
+    fn told(&self) -> String {
+        let names: Vec<String> =
+            self.kind.options().revisions.into_iter().map(|revision| revision.name).collect();
+        format!("control plane: API server, controllers, 3 nodes, istiod of {}", names.join(" and "))
     }
 
     fn revision(&self) -> Result<IstioRevision> {
@@ -73,10 +99,10 @@ pub async fn tell(plot: &Plot, spent: Duration) -> Result<()> {
     build(&mut screen).await?;
     parts.add("build", parts.begun().elapsed());
     let begun = Instant::now();
-    let start = Cluster::start(ClusterOptions::default());
+    let start = Cluster::start(plot.kind.options());
     let cluster = screen.during("starting the control plane", start).await??;
     parts.add("control plane", begun.elapsed());
-    screen.line(done("control plane: API server, controllers, 3 nodes, istiods of two revisions", begun))?;
+    screen.line(done(&plot.told(), begun))?;
     let outcome = with_cluster(plot, &cluster, &mut screen, parts).await;
     let ended = screen.during("ending the control plane", cluster.shutdown()).await;
     screen.live(&[])?;
@@ -96,7 +122,7 @@ async fn build(screen: &mut Screen) -> Result<()> {
 async fn with_cluster(plot: &Plot, cluster: &Cluster, screen: &mut Screen, mut parts: Parts) -> Result<()> {
     let begun = Instant::now();
     let mesh = plot.mesh();
-    let manifests = mesh.manifests();
+    let manifests = plot.manifests();
     let apply = cluster.apply_yaml(&manifests);
     screen.during("applying namespaces and workloads", apply).await?.context("cannot apply the mesh")?;
     mesh_ready(cluster, screen, &mesh).await?;
@@ -106,23 +132,102 @@ async fn with_cluster(plot: &Plot, cluster: &Cluster, screen: &mut Screen, mut p
     let kubeconfig = screen.during("installing the operator", install::install(cluster)).await??;
     let keeper = cluster.binaries().path("keeper");
     let dir = cluster.dir().join("operator");
-    let mut operator = Operator::start(&OperatorSpec::default(), &keeper, &kubeconfig, &dir)?;
+    let (azure, orders) = azure_for(plot, cluster, dir.clone()).await?;
+    let spec = azure.as_ref().map_or_else(OperatorSpec::default, Azure::operator);
+    let mut operator = Operator::start(&spec, &keeper, &kubeconfig, &dir)?;
     parts.add("install", begun.elapsed());
     screen.line(done("operator: CRD, rights and admission policies of its chart, and its process", begun))?;
-    upgrade(plot, cluster, screen, &mut operator, &mut parts).await?;
+    if azure.is_some() {
+        screen.line(done("Azure: simulated; what it accepts really installs and removes istiods", begun))?;
+    }
+    let scene = Scene { plot, cluster, azure: azure.as_ref() };
+    tokio::select! {
+        outcome = upgrade(scene, screen, &mut operator, &mut parts) => outcome?,
+        () = carry_out(cluster, orders) => bail!("the simulated Azure ended"),
+    }
     let code = operator.terminate()?;
     ensure!(code == 0, "the operator did not end in order: exit code {code}");
     screen.print(&headed("how long it took", &parts.table()))
 }
 
+/// The simulated Azure with what it orders, where it is asked for control planes.
+async fn azure_for(plot: &Plot, cluster: &Cluster, dir: PathBuf) -> Result<(Option<Azure>, Option<Orders>)> {
+    if plot.kind == Kind::SelfManaged {
+        return Ok((None, None));
+    }
+    let (azure, orders) = Azure::start_for(cluster, dir, &[SOURCE]).await?;
+    Ok((Some(azure), Some(orders)))
+}
+
+/// Does what Azure orders. The cluster stays ours, so that it ends with us, however that happens.
+async fn carry_out(cluster: &Cluster, orders: Option<Orders>) {
+    match orders {
+        Some(orders) => orders.carry_out(cluster).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Where a demo takes place.
+#[derive(Clone, Copy)]
+struct Scene<'a> {
+    plot: &'a Plot,
+    cluster: &'a Cluster,
+    azure: Option<&'a Azure>,
+}
+
 async fn upgrade(
-    plot: &Plot,
-    cluster: &Cluster,
+    scene: Scene<'_>,
     screen: &mut Screen,
     operator: &mut Operator,
     parts: &mut Parts,
 ) -> Result<()> {
+    let Scene { plot, cluster, azure } = scene;
     let before = Sight::take(&cluster.client()).await?;
+    let mut cloud = CloudStory::default();
+    if let Some(azure) = azure {
+        cloud.before = Planes::take(azure, &cluster.client()).await?;
+        screen.print(&cloud.before.shown("before the run", azure))?;
+    }
+    let name = apply(plot, cluster, screen).await?;
+    let Followed { status, times, middle } = follow(scene, screen, operator, &name).await?;
+    for (part, time) in times {
+        parts.add(part, time);
+    }
+    screen.line(Line::empty())?;
+    for text in wrapped(&format!("{}: {}", status.phase, status.message), screen.width()) {
+        screen.line(Line::of(Style::Strong, text))?;
+    }
+    let after = Sight::take(&cluster.client()).await?;
+    show_end(cluster, screen, &after).await?;
+    cloud.middle = middle;
+    if let Some(azure) = azure {
+        show_end_of_azure(scene, azure, screen, &mut cloud).await?;
+    }
+    judge(screen, &plot.mesh().apps, &Ended { plot, before, after, status, cloud: azure.map(|_| cloud) })
+}
+
+/// Follows the run to its end. Shows the operator's log if it does not come to one.
+async fn follow(
+    scene: Scene<'_>,
+    screen: &mut Screen,
+    operator: &mut Operator,
+    name: &str,
+) -> Result<Followed> {
+    let watch = Watch::new(scene.cluster, scene.azure, screen, operator, name);
+    let followed = Box::pin(watch.follow()).await;
+    if followed.is_err() {
+        let log = operator.log_tail(LOG_LINES);
+        screen.keep();
+        screen.print(&headed(
+            "the operator's log ends with",
+            &log.lines().map(Line::plain).collect::<Vec<_>>(),
+        ))?;
+    }
+    followed
+}
+
+/// Shows the sample and applies it. Returns the name of the MeshUpgrade.
+async fn apply(plot: &Plot, cluster: &Cluster, screen: &mut Screen) -> Result<String> {
     let yaml = plot.yaml()?;
     let upgrade: MeshUpgrade = serde_saphyr::from_str(&yaml).context("the sample is no MeshUpgrade")?;
     screen.print(&headed(
@@ -135,28 +240,7 @@ async fn upgrade(
     if !screen.is_live() {
         screen.line(Line::empty())?;
     }
-    let name = upgrade.name_any();
-    let followed = Box::pin(Watch::new(cluster, screen, operator, &name).follow()).await;
-    if followed.is_err() {
-        let log = operator.log_tail(LOG_LINES);
-        screen.keep();
-        screen.print(&headed(
-            "the operator's log ends with",
-            &log.lines().map(Line::plain).collect::<Vec<_>>(),
-        ))?;
-    }
-    let (status, times) = followed?;
-    for (part, time) in times {
-        parts.add(part, time);
-    }
-    screen.line(Line::empty())?;
-    for text in wrapped(&format!("{}: {}", status.phase, status.message), screen.width()) {
-        screen.line(Line::of(Style::Strong, text))?;
-    }
-    let after = Sight::take(&cluster.client()).await?;
-    show_end(cluster, screen, &after).await?;
-    let mesh = plot.mesh();
-    judge(screen, &mesh.apps, &Ended { plot, before, after, status })
+    Ok(upgrade.name_any())
 }
 
 async fn mesh_ready(cluster: &Cluster, screen: &mut Screen, mesh: &Mesh) -> Result<()> {
@@ -187,19 +271,44 @@ async fn show_end(cluster: &Cluster, screen: &mut Screen, after: &Sight) -> Resu
     screen.print(&headed("proxy images, counted from the pods", &sight::images(&after.pods)))
 }
 
+/// What Azure has in the end, and what it was asked for.
+async fn show_end_of_azure(
+    scene: Scene<'_>,
+    azure: &Azure,
+    screen: &mut Screen,
+    cloud: &mut CloudStory,
+) -> Result<()> {
+    let begun = Instant::now();
+    cloud.after = loop {
+        let planes = Planes::take(azure, &scene.cluster.client()).await?;
+        // After a rollback the copy of the mesh configuration goes last, when the run is over already.
+        let is_last = !scene.plot.fails || !planes.planes.contains_key(TARGET);
+        if is_last || begun.elapsed() > LAST {
+            break planes;
+        }
+        tokio::time::sleep(TICK).await;
+    };
+    cloud.writes = cloud::writes(azure);
+    screen.print(&cloud.after.shown("after the run", azure))?;
+    screen.print(&headed("what Azure was asked to write and accepted", &cloud::ledger(&cloud.writes)))
+}
+
 /// What a demo has come to.
 struct Ended<'a> {
     plot: &'a Plot,
     before: Sight,
     after: Sight,
-    status: meshupgrade_api::MeshUpgradeStatus,
+    status: MeshUpgradeStatus,
+    /// Of the add-on of AKS.
+    cloud: Option<CloudStory>,
 }
 
 fn judge(screen: &mut Screen, apps: &[App], ended: &Ended<'_>) -> Result<()> {
     let revision = ended.plot.revision()?;
     let broken = ended.plot.fails.then_some(town::BROKEN);
     let expected = Expected { phase: ended.plot.phase, revision: &revision, apps, broken };
-    let faults = check::faults(&expected, &ended.before, &ended.after, &ended.status);
+    let mut faults = check::faults(&expected, &ended.before, &ended.after, &ended.status);
+    faults.extend(ended.cloud.iter().flat_map(|cloud| cloud_check::faults(&revision.name, cloud)));
     if !faults.is_empty() {
         bail!("the end is not what it should be:\n  {}", faults.join("\n  "));
     }
@@ -211,7 +320,16 @@ fn judge(screen: &mut Screen, apps: &[App], ended: &Ended<'_>) -> Result<()> {
         revision.name,
         town::OUTSIDE
     );
-    screen.print(&[Line::empty(), Line::of(Style::Good, text)])
+    screen.print(&[Line::empty(), Line::of(Style::Good, text)])?;
+    let told = |_: &CloudStory| {
+        let gone = if revision.name == SOURCE { TARGET } else { SOURCE };
+        let text = format!(
+            "checked: Azure has {}, by two writes that changed nothing else; istiod, webhook and gateways of {gone} are gone",
+            revision.name
+        );
+        Line::of(Style::Good, text)
+    };
+    screen.print(&ended.cloud.iter().map(told).collect::<Vec<_>>())
 }
 
 fn told(mesh: &Mesh) -> String {
@@ -236,16 +354,22 @@ fn headed(title: &str, lines: &[Line]) -> Vec<Line> {
 
 #[cfg(test)]
 mod tests {
+    use meshupgrade_arm_simulator::{ClusterConfig, InMemory};
+
     use super::*;
 
     #[test]
     fn the_samples_are_valid_and_go_from_one_of_our_revisions_to_the_other() {
-        for plot in [&FORWARD, &BACK] {
+        for plot in [&FORWARD, &BACK, &SELF_MANAGED] {
             let upgrade: MeshUpgrade = serde_saphyr::from_str(&plot.yaml().unwrap()).unwrap();
             assert!(upgrade.validate().is_empty(), "{:?}", upgrade.validate());
             assert_eq!(upgrade.spec.target_revision, TARGET);
             assert_eq!(upgrade.spec.waves.map(|waves| waves.len()), Some(3));
             assert!(plot.revision().is_ok());
+            let names = upgrade.spec.control_plane.aks.map(|aks| aks.cluster().unwrap().to_string());
+            // The cluster that the simulated Azure has.
+            let azure = ClusterConfig::new(InMemory::with(&[]), &[]).id();
+            assert_eq!(names, (plot.kind == Kind::Aks).then_some(azure), "{}", plot.sample);
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The mesh of the demo: the namespaces and workloads of a shop, all on the source revision but one namespace.
 
+use meshupgrade_core::aks::ISTIO_NAMESPACE;
+use meshupgrade_core::mesh_config;
 use meshupgrade_e2e::{App, Mesh, SOURCE};
+use serde_json::{Value, json};
 
 /// Namespaces with a further label.
 const NAMESPACES: [(&str, &[(&str, &str)]); 13] = [
@@ -97,6 +100,13 @@ pub fn mesh(broken_on: Option<&str>) -> Mesh {
         let broken = broken_on.filter(|_| (row.0, row.2) == BROKEN);
         mesh.app(broken.iter().fold(app(*row), |app, revision| app.set("never-ready-on", revision)))
     })
+}
+
+/// What the users of the AKS add-on put beside its own mesh configuration, for the source revision.
+pub fn mesh_config() -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": format!("{}-{SOURCE}", mesh_config::NAME), "namespace": ISTIO_NAMESPACE},
+        "data": {mesh_config::KEY: "accessLogFile: /dev/stdout\nenableTracing: true\n"}})
 }
 
 fn app((namespace, kind, name, replicas, kept, ready): Row) -> App {

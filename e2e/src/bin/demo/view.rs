@@ -8,6 +8,7 @@ use meshupgrade_api::status::Blocked;
 use meshupgrade_core::plan::PlannedWave;
 use meshupgrade_core::record::{BatchEntry, Run};
 
+use crate::cloud::AzureSight;
 use crate::line::{Line, Style, wrapped};
 use crate::sight::PodSight;
 use crate::stage::{self, Stage};
@@ -26,6 +27,8 @@ pub struct Frame<'a> {
     pub status: &'a MeshUpgradeStatus,
     /// The pods of the demo.
     pub pods: &'a [PodSight],
+    /// What Azure has, where it is asked for control planes.
+    pub azure: Option<&'a AzureSight>,
     /// How long each wave took or is taking, as far as they have begun.
     pub waves: &'a [Option<Duration>],
     /// Since the MeshUpgrade was applied.
@@ -39,6 +42,9 @@ pub struct Frame<'a> {
 /// The whole picture.
 pub fn picture(frame: &Frame<'_>) -> Vec<Line> {
     let mut lines = vec![Line::empty(), header(frame), bar_line(frame)];
+    lines.extend(
+        frame.azure.map(|azure| Line::of(Style::Faint, "  Azure has ").and(Style::Busy, azure.told())),
+    );
     lines.extend(waves(frame));
     lines.push(Line::empty());
     lines.extend(turned_back(frame));
@@ -260,6 +266,10 @@ mod tests {
     use crate::fixture;
 
     fn shown(status: &MeshUpgradeStatus) -> Vec<String> {
+        shown_with(status, None)
+    }
+
+    fn shown_with(status: &MeshUpgradeStatus, azure: Option<&AzureSight>) -> Vec<String> {
         let frame = Frame {
             name: "mesh",
             status,
@@ -268,6 +278,7 @@ mod tests {
                 pod("api", "asm-1-28", false),
                 pod("api", "asm-1-28", true),
             ],
+            azure,
             waves: &[Some(Duration::from_millis(21_040)), Some(Duration::from_secs(9))],
             elapsed: Duration::from_secs(62),
             now: "2026-01-01T12:00:10Z".parse().unwrap(),
@@ -303,6 +314,15 @@ mod tests {
             "    its budget leaves no room",
         ];
         assert_eq!(shown(&fixture::migrating()), expected);
+    }
+
+    #[test]
+    fn what_azure_has_is_shown_above_the_waves() {
+        let revisions = vec!["asm-1-27".to_owned(), "asm-1-28".to_owned()];
+        let azure = AzureSight { revisions, state: "Updating".into() };
+        let lines = shown_with(&fixture::migrating(), Some(&azure));
+        assert_eq!(lines[3], "  Azure has asm-1-27 asm-1-28  Updating");
+        assert!(lines[4].contains("canary"), "{lines:#?}");
     }
 
     #[test]

@@ -10,15 +10,17 @@ use kube::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use meshupgrade_api::status::Blocked;
 use meshupgrade_api::{MeshUpgrade, MeshUpgradeStatus};
+use meshupgrade_e2e::azure::Azure;
 use meshupgrade_e2e::operator::Operator;
 use meshupgrade_testbed::Cluster;
 
 use crate::clocks::RunClocks;
+use crate::cloud::{AzureSight, Planes};
 use crate::journal::Journal;
 use crate::line::{Line, Style, wrapped};
 use crate::screen::Screen;
 use crate::sight::{self, PodSight};
-use crate::view::{Frame, picture};
+use crate::view::{Frame, clock, picture};
 
 /// No run of the demo is worth more.
 const DEADLINE: Duration = Duration::from_mins(6);
@@ -29,16 +31,29 @@ const TICK: Duration = Duration::from_millis(400);
 /// For the eye: between the question and the answer of the person.
 const REFLECTION: Duration = Duration::from_secs(2);
 
-/// One run that is followed.
+/// What a run has come to.
 #[derive(Debug)]
+pub struct Followed {
+    /// Its last status.
+    pub status: MeshUpgradeStatus,
+    /// How long its parts took.
+    pub times: Vec<(String, Duration)>,
+    /// What Azure and the cluster had when the first wave began.
+    pub middle: Option<Planes>,
+}
+
+/// One run that is followed.
 pub struct Watch<'a> {
     cluster: &'a Cluster,
+    azure: Option<&'a Azure>,
     screen: &'a mut Screen,
     operator: &'a mut Operator,
     name: &'a str,
     begun: Instant,
     status: MeshUpgradeStatus,
     pods: Vec<PodSight>,
+    azure_seen: Option<AzureSight>,
+    middle: Option<Planes>,
     clocks: RunClocks,
     journal: Journal,
     stalled_since: Option<Instant>,
@@ -49,18 +64,22 @@ impl<'a> Watch<'a> {
     /// Of the MeshUpgrade that was applied just now.
     pub fn new(
         cluster: &'a Cluster,
+        azure: Option<&'a Azure>,
         screen: &'a mut Screen,
         operator: &'a mut Operator,
         name: &'a str,
     ) -> Self {
         Self {
             cluster,
+            azure,
             screen,
             operator,
             name,
             begun: Instant::now(),
             status: MeshUpgradeStatus::default(),
             pods: Vec::new(),
+            azure_seen: azure.map(AzureSight::take),
+            middle: None,
             clocks: RunClocks::default(),
             journal: Journal::default(),
             stalled_since: None,
@@ -68,8 +87,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Follows until the run is over, in whichever way. Returns its last status and how long its parts took.
-    pub async fn follow(mut self) -> Result<(MeshUpgradeStatus, Vec<(String, Duration)>)> {
+    /// Follows until the run is over, in whichever way.
+    pub async fn follow(mut self) -> Result<Followed> {
         let upgrades: Api<MeshUpgrade> = Api::all(self.cluster.client());
         let mut changes = pin!(watcher::watch_object(upgrades, self.name).default_backoff());
         let mut tick = tokio::time::interval(TICK);
@@ -83,7 +102,9 @@ impl<'a> Watch<'a> {
                 }
                 _ = tick.tick() => self.look().await,
             }
+            self.look_at_azure()?;
             self.show()?;
+            self.show_middle().await?;
             self.check_health()?;
             if let Some(row) = removal(&self.status).filter(|_| !self.removed) {
                 let row = row.clone();
@@ -91,7 +112,7 @@ impl<'a> Watch<'a> {
             }
         }
         self.screen.keep();
-        Ok((self.status, self.clocks.parts()))
+        Ok(Followed { times: self.clocks.parts(), status: self.status, middle: self.middle })
     }
 
     /// At the pods, for the picture.
@@ -101,6 +122,29 @@ impl<'a> Watch<'a> {
         {
             self.pods = pods;
         }
+    }
+
+    /// At what Azure has; a change is told.
+    fn look_at_azure(&mut self) -> Result<()> {
+        let now = self.azure.map(AzureSight::take);
+        let news = now.as_ref().filter(|_| now != self.azure_seen && !self.screen.is_live());
+        if let Some(azure) = news {
+            let text = format!("{:>6}  {:<11}  {}", clock(self.begun.elapsed()), "Azure has", azure.told());
+            self.screen.line(Line::of(Style::Good, text))?;
+        }
+        self.azure_seen = now;
+        Ok(())
+    }
+
+    /// Once, when the first wave begins: both revisions are there then.
+    async fn show_middle(&mut self) -> Result<()> {
+        let due = self.status.phase == "Migrating" && self.middle.is_none();
+        let Some(azure) = self.azure.filter(|_| due) else { return Ok(()) };
+        let middle = Planes::take(azure, &self.cluster.client()).await?;
+        self.screen.print(&middle.shown("in the middle", azure))?;
+        self.screen.line(Line::empty())?;
+        self.middle = Some(middle);
+        Ok(())
     }
 
     fn see(&mut self, status: MeshUpgradeStatus) {
@@ -121,6 +165,7 @@ impl<'a> Watch<'a> {
             name: self.name,
             status: &self.status,
             pods: &self.pods,
+            azure: self.azure_seen.as_ref(),
             waves: &self.clocks.waves(Instant::now()),
             elapsed,
             now: Timestamp::now(),
