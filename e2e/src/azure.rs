@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use futures::future::{BoxFuture, FutureExt as _};
-use meshupgrade_arm_simulator::{Call, ClusterConfig, Config, ControlPlanes, Fault, Simulator};
+use meshupgrade_arm_simulator::{Call, ClusterConfig, Config, ControlPlanes, Entry, Fault, Simulator};
 use meshupgrade_testbed::{Cluster, ClusterOptions, IstioRevision};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
@@ -181,14 +181,28 @@ impl Azure {
         Ok(())
     }
 
-    /// Fails unless so many writes were accepted, each of which changed the revisions and nothing else.
+    /// Fails unless so many writes of the operator were accepted, each of which changed the revisions and nothing else.
     pub fn judge(&self, accepted: usize) -> Result<()> {
-        let puts = self.simulator.accepted_puts();
+        let puts = self.accepted(false);
         ensure!(puts.len() == accepted, "{} writes were accepted, not {accepted}: {puts:?}", puts.len());
         for put in &puts {
             ensure!(put.foreign_changes.is_empty(), "a write changed more than the revisions: {put:?}");
             ensure!(put.if_match.is_some(), "a write that is not tied to what was read: {put:?}");
         }
         Ok(())
+    }
+
+    /// Fails unless the accepted writes of the Azure CLI asked for these revisions.
+    pub fn judge_az(&self, wanted: &[&[&str]]) -> Result<()> {
+        let asked: Vec<_> = self.accepted(true).into_iter().filter_map(|put| put.revisions).collect();
+        ensure!(asked == wanted, "az asked for {asked:?}, not for {wanted:?}");
+        Ok(())
+    }
+
+    /// The accepted writes of the Azure CLI, or of everybody else.
+    fn accepted(&self, by_az: bool) -> Vec<Entry> {
+        let is_az =
+            |put: &Entry| put.user_agent.as_deref().is_some_and(|agent| agent.starts_with("AZURECLI/"));
+        self.simulator.accepted_puts().into_iter().filter(|put| is_az(put) == by_az).collect()
     }
 }

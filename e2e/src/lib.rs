@@ -18,6 +18,7 @@
 pub mod audit;
 pub mod azure;
 pub mod cluster;
+pub mod injector;
 pub mod install;
 pub mod interrupt;
 pub mod mesh;

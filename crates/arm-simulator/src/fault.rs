@@ -40,7 +40,7 @@ pub enum Fault {
     DropBefore,
     /// Everything is done, then the connection ends instead of the answer.
     LoseAnswer,
-    /// The answer comes this much later; what it says is decided after the delay.
+    /// The answer comes this much later; what it says is decided after the delay, whether or not the client waits for it.
     Delay(Duration),
     /// 200 with a body that is no JSON. Nothing is done.
     Garbage,

@@ -19,6 +19,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub mod clients;
+
 mod answer;
 mod arm;
 mod cluster;

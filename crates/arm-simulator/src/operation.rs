@@ -89,7 +89,7 @@ pub(crate) fn start(shared: &Arc<Shared>, state: &mut State, plan: Plan, lost: b
     };
     state.operations.insert(plan.id.clone(), operation);
     let for_task = Arc::clone(shared);
-    lock(&shared.tasks).spawn(async move { run(&for_task, plan).await });
+    shared.spawn(async move { run(&for_task, plan).await });
 }
 
 /// The URL under which a client finds it: signed, and about 3 kB long.

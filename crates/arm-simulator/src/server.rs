@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -64,10 +64,16 @@ async fn connection(
     shared: Arc<Shared>,
     door: Door,
 ) {
-    let hang_up = Arc::new(Notify::new());
+    let hang_up = Notify::new();
     let service = service_fn(|request| {
-        let (shared, hang_up) = (Arc::clone(&shared), Arc::clone(&hang_up));
-        async move { Ok::<_, Infallible>(respond(&shared, request, door, &hang_up).await) }
+        let (shared, hang_up) = (Arc::clone(&shared), &hang_up);
+        async move {
+            let response = match carried_out(shared, request, door).await {
+                Some(response) => response,
+                None => lose(hang_up).await,
+            };
+            Ok::<_, Infallible>(response)
+        }
     });
     let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     tokio::select! {
@@ -77,12 +83,27 @@ async fn connection(
     }
 }
 
+/// Carries a request out, also when its client hangs up before the answer: what has arrived is not taken back.
+async fn carried_out(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+    door: Door,
+) -> Option<Response<Full<Bytes>>> {
+    let (answer, answered) = oneshot::channel();
+    let for_task = Arc::clone(&shared);
+    shared.spawn(async move {
+        // Whether anybody still waits for it is the client's affair.
+        let _ = answer.send(respond(&for_task, request, door).await);
+    });
+    answered.await.ok().flatten()
+}
+
+/// The response; none when the connection is to end without one.
 async fn respond(
     shared: &Arc<Shared>,
     request: Request<Incoming>,
     door: Door,
-    hang_up: &Notify,
-) -> Response<Full<Bytes>> {
+) -> Option<Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
     let path = head.uri.path();
     let target = Target::of(path);
@@ -95,7 +116,7 @@ async fn respond(
         // Inferred: code and text.
         let answer =
             Answer::error(StatusCode::PAYLOAD_TOO_LARGE, "RequestTooLarge", "The body is too large.");
-        return sent(shared, answer, &head.headers);
+        return Some(sent(shared, answer, &head.headers));
     };
     let body = body.to_bytes();
     let faults = lock(&shared.state).faults.take(call);
@@ -107,7 +128,7 @@ async fn respond(
     if faults.contains(&Fault::DropBefore) {
         entry.lost = true;
         lock(&shared.state).journal.push(entry);
-        return lose(hang_up).await;
+        return None;
     }
     for fault in &faults {
         if let Fault::Delay(time) = fault {
@@ -123,10 +144,7 @@ async fn respond(
     entry.lost = faults.contains(&Fault::LoseAnswer);
     let lost = entry.lost;
     lock(&shared.state).journal.push(entry);
-    if lost {
-        return lose(hang_up).await;
-    }
-    sent(shared, answer, &head.headers)
+    (!lost).then(|| sent(shared, answer, &head.headers))
 }
 
 /// Ends the connection, and with it this future.

@@ -39,7 +39,7 @@ pub(crate) struct Shared {
     pub base_url: String,
     pub started: Instant,
     pub state: Mutex<State>,
-    /// Running operations.
+    /// Running operations, and requests that are carried out.
     pub tasks: Mutex<JoinSet<()>>,
 }
 
@@ -48,6 +48,13 @@ impl Shared {
         let mut state = lock(&self.state);
         state.numbers += 1;
         state.numbers
+    }
+
+    /// Runs something until it is over or the simulator ends.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = lock(&self.tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
     }
 
     pub fn age(&self) -> Duration {

@@ -11,6 +11,7 @@ use crate::injection::namespace_injection;
 use crate::intent::Verb;
 use crate::inventory::some_of;
 use crate::labels;
+use crate::machine::aks;
 use crate::machine::batch;
 use crate::machine::pass::Pass;
 use crate::machine::people;
@@ -83,7 +84,10 @@ fn message(pass: &Pass<'_>, wait: Option<&Wait>) -> String {
         Phase::Preflight => "preflight".to_owned(),
         Phase::Planned => format!("plan: {} waves, {} workloads", pass.plan.waves.len(), pass.plan.workloads),
         Phase::StartingControlPlane => format!("waiting for the control plane of {}", run.target),
-        Phase::Migrating | Phase::Soaking => format!("wave {name:?}"),
+        Phase::Migrating | Phase::Soaking => match aks::removed_too_early(pass) {
+            Some(because) => format!("wave {name:?} ({because})"),
+            None => format!("wave {name:?}"),
+        },
         Phase::Completing if pass.intent.rollback_requested && !pass.can_turn_back() => {
             format!(
                 "completing: spec.rollback.requested changes nothing, because the removal of {} is accepted",

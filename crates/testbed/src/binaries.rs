@@ -133,7 +133,7 @@ impl Binaries {
     }
 
     fn find() -> Result<Self> {
-        Ok(Self { root: cache_root()?.join("testbed").join(build_hash()?) })
+        Ok(Self { root: meshupgrade_cache::root()?.join("testbed").join(build_hash()?) })
     }
 
     /// Until it is dropped, nobody else builds.
@@ -232,21 +232,9 @@ impl Binaries {
     }
 }
 
-fn cache_root() -> Result<PathBuf> {
-    if let Some(dir) = env::var_os("MESHUPGRADE_CACHE") {
-        return Ok(dir.into());
-    }
-    if let Some(dir) = env::var_os("XDG_CACHE_HOME") {
-        return Ok(PathBuf::from(dir).join("meshupgrade"));
-    }
-    let home =
-        env::var_os("HOME").context("set HOME or MESHUPGRADE_CACHE: the built programs need a directory")?;
-    Ok(PathBuf::from(home).join(".cache/meshupgrade"))
-}
-
 /// The directory of the cache that holds the locks of port blocks.
 pub(crate) fn ports_dir() -> Result<PathBuf> {
-    let dir = cache_root()?.join("ports");
+    let dir = meshupgrade_cache::root()?.join("ports");
     fs::create_dir_all(&dir)?;
     Ok(dir)
 }

@@ -1,6 +1,7 @@
 //! The Istio add-on of AKS on the real control plane, with a simulated Azure.
 
 mod mesh_config;
+mod versions;
 
 use std::time::Duration;
 
@@ -104,6 +105,33 @@ async fn rollback(s: &mut Scenario) -> Result<()> {
 #[test]
 fn a_rollback_in_the_middle_removes_the_target_after_the_proof() {
     aks("aks_rollback", async |s: &mut Scenario| rollback(s).await);
+}
+
+/// After the last wave, while the removal of the source waits for a person.
+async fn rollback_of_everything(s: &mut Scenario) -> Result<()> {
+    let names = ["al-first", "al-second"];
+    let azure = Azure::start(s, &[SOURCE]).await?;
+    let mesh = begin(s, &azure, names, json!({"completion": {"mode": "Manual"}})).await?;
+    s.wait_status_within(RUN, "mesh", "the question whether the source may go", |status| {
+        let paused = status.condition("Paused");
+        status.phase == "Completing" && paused.is_some_and(|paused| paused.reason == "ApprovalRequired")
+    })
+    .await?;
+    s.wait_mesh(&mesh, TARGET).await?;
+    azure.judge(1)?;
+    s.patch_upgrade("mesh", json!({"spec": {"rollback": {"requested": true}}})).await?;
+    s.wait_status_within(RUN, "mesh", "RolledBack", |status| status.phase == "RolledBack").await?;
+    azure.has(&[SOURCE])?;
+    azure.judge(2)?;
+    s.wait_mesh(&mesh, SOURCE).await?;
+    s.all_on(SOURCE, &names).await?;
+    is_gone(s, TARGET).await?;
+    s.judge(&[]).await
+}
+
+#[test]
+fn a_rollback_after_the_waves_removes_the_target_after_the_proof() {
+    aks("aks_rollback_of_everything", async |s: &mut Scenario| rollback_of_everything(s).await);
 }
 
 /// Before anything moved: while Azure still starts the target.

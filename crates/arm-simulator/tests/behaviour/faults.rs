@@ -89,6 +89,21 @@ async fn answers_that_are_late_or_no_answers() {
 }
 
 #[tokio::test]
+async fn a_put_whose_client_is_gone_is_carried_out() {
+    let bench = Bench::start().await;
+    let mut body = bench.get_cluster().await;
+    set_revisions(&mut body, &BOTH);
+    bench.simulator.plant(Call::PutCluster, Fault::Delay(Duration::from_millis(300))).unwrap();
+    tokio::select! {
+        _ = bench.put(&body) => panic!("it was answered"),
+        () = until(|| bench.simulator.pending_faults() == 0) => {}
+    }
+    assert_eq!(bench.simulator.accepted_puts().len(), 0, "it has arrived, and waits");
+    until(|| bench.installed() == BOTH).await;
+    assert_eq!(bench.simulator.accepted_puts().len(), 1);
+}
+
+#[tokio::test]
 async fn a_put_that_is_answered_with_garbage_is_not_accepted() {
     let bench = Bench::start().await;
     bench.simulator.plant(Call::PutCluster, Fault::Garbage).unwrap();

@@ -306,6 +306,14 @@ fn after_the_accepted_completion_there_is_no_way_back() {
     change(&mut mesh, |cluster| cluster.revisions = vec![TARGET.into()]);
     let completed = decided(&mesh, Phase::Migrating, &json!({}));
     assert_eq!((run(&completed).phase, run(&completed).cloud), (Phase::Migrating, Some(CloudStep::Complete)));
+    let told = completed.events.iter().filter(|event| event.reason == "CompletedBySomebody");
+    assert!(
+        told.count() == 1 && completed.view.message.contains("no way back"),
+        "{}",
+        completed.view.message
+    );
+    let again = decide(at(NOW), &mesh.intent, &completed.record, &mesh.snapshot);
+    assert!(again.events.is_empty() && again.view.message.contains("no way back"), "{:?}", again.events);
     mesh.snapshot.aks = None;
     let later = decide(at(NOW), &mesh.intent, &completed.record, &mesh.snapshot);
     assert_eq!(run(&later).phase, Phase::Migrating);

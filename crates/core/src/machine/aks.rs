@@ -49,8 +49,28 @@ pub fn watch(pass: &mut Pass<'_>) {
     let completed =
         source != target && cluster.revisions.contains(&target) && !cluster.revisions.contains(&source);
     if completed && at_rest(cluster) && pass.run.rollback.is_none() {
+        if pass.run.cloud != Some(CloudStep::Complete) {
+            let note = format!("somebody completed the upgrade: {}", without_the_source(&source));
+            let about = pass.intent.aks.clone().map(About::Cluster);
+            pass.event(true, "CompletedBySomebody", about, note);
+        }
         settle(pass, CloudStep::Complete);
     }
+}
+
+/// What it means in the waves that the source is gone.
+fn without_the_source(source: &Revision) -> String {
+    format!(
+        "{source} is gone, there is no way back, and new pods of namespaces that are still on it get no sidecar until the run has moved \
+         them"
+    )
+}
+
+/// [`without_the_source`], if Azure has removed it in a run whose waves are not over. The run itself asks for that after them only.
+pub fn removed_too_early(pass: &Pass<'_>) -> Option<String> {
+    let removed = pass.run.cloud == Some(CloudStep::Complete) && pass.run.cloud_done;
+    let in_waves = matches!(pass.run.phase, Phase::Migrating | Phase::Soaking);
+    (removed && in_waves).then(|| without_the_source(&pass.run.source))
 }
 
 /// The last reading of the cluster, and the need for the next one. `None` where the control planes are not those of AKS.

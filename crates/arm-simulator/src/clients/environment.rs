@@ -1,6 +1,5 @@
 //! A Python environment with the real clients, made once and kept in the cache.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,9 +13,9 @@ const CONSTRAINTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/python/constrain
 /// The oldest version for which azure-cli 2.91 is made.
 const OLDEST: (u32, u32) = (3, 10);
 
-/// The interpreter of the environment; builds it if it is not there yet, which needs the package index. A second caller
-/// waits for the first.
-pub fn ensure() -> Result<PathBuf> {
+/// The interpreter of an environment with the real clients; installs it into the cache if it is not there yet, which needs the
+/// package index and takes minutes. A second caller waits for the first. Errors say what to install where Python is missing.
+pub fn install() -> Result<PathBuf> {
     let version = version()?;
     let mut hash = Sha256::new();
     for file in [REQUIREMENTS, CONSTRAINTS] {
@@ -24,7 +23,7 @@ pub fn ensure() -> Result<PathBuf> {
     }
     hash.update(&version);
     let hash = format!("{:x}", hash.finalize());
-    let root = cache_root()?.join("python");
+    let root = meshupgrade_cache::root()?.join("python");
     let environment = root.join(&hash[..16]);
     fs::create_dir_all(&root)?;
     let lock = fs::File::create(root.join("lock"))?;
@@ -35,28 +34,18 @@ pub fn ensure() -> Result<PathBuf> {
     Ok(environment.join("bin/python"))
 }
 
-/// The same place as for the programs of the test control plane, whose crate is not worth building for this.
-fn cache_root() -> Result<PathBuf> {
-    if let Some(dir) = env::var_os("MESHUPGRADE_CACHE") {
-        return Ok(dir.into());
-    }
-    if let Some(dir) = env::var_os("XDG_CACHE_HOME") {
-        return Ok(PathBuf::from(dir).join("meshupgrade"));
-    }
-    let home = env::var_os("HOME").context("set HOME or MESHUPGRADE_CACHE: the clients need a directory")?;
-    Ok(PathBuf::from(home).join(".cache/meshupgrade"))
-}
-
 fn version() -> Result<String> {
     let code = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])";
     let wanted = format!("install Python {}.{} or newer with its venv module", OLDEST.0, OLDEST.1);
     let output = match Command::new("python3").args(["-c", code]).output() {
         Ok(output) if output.status.success() => output,
         Ok(output) => bail!(
-            "python3 lacks what the client tests need: {wanted} (Debian: apt-get install python3-venv)\n{}",
+            "python3 lacks what tests with the real clients need: {wanted} (Debian: apt-get install python3-venv)\n{}",
             String::from_utf8_lossy(&output.stderr)
         ),
-        Err(error) => bail!("python3 does not start ({error}): {wanted}"),
+        Err(error) => {
+            bail!("python3, with which tests run the real clients, does not start ({error}): {wanted}")
+        }
     };
     let version = String::from_utf8(output.stdout)?.trim().to_owned();
     let number = version.split_once('.').context("version of python3")?;
