@@ -1,6 +1,8 @@
 //! The Istio add-on of AKS on the real control plane, with a simulated Azure.
 
+mod crash;
 mod mesh_config;
+mod people;
 mod versions;
 
 use std::time::Duration;

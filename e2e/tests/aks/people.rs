@@ -1,0 +1,119 @@
+//! People with the real Azure CLI on the same cluster: they start, complete and roll back upgrades that the operator is at work on.
+
+use anyhow::{Context as _, Result, ensure};
+use meshupgrade_api::MeshUpgradeStatus;
+use meshupgrade_arm_simulator::clients::{self, Az};
+use meshupgrade_core::record::RollbackCause;
+use meshupgrade_e2e::azure::Azure;
+use meshupgrade_e2e::{Mesh, SOURCE, Scenario, TARGET};
+use meshupgrade_testbed::wait_for;
+use serde_json::json;
+
+use super::{RUN, aks, begin, is_gone};
+
+/// A scenario with az, which is installed before the time of the scenario begins.
+fn with_az(name: &str, body: impl AsyncFnOnce(&mut Scenario) -> Result<()>) {
+    clients::install().unwrap();
+    aks(name, body);
+}
+
+/// Somebody has started the upgrade: the run takes it over, and its end is the only write of the operator.
+async fn started(s: &mut Scenario) -> Result<()> {
+    let names = ["aa-first", "aa-second"];
+    let azure = Azure::start(s, &[SOURCE]).await?;
+    let az = Az::sign_in(&azure.simulator).await?;
+    az.mesh("upgrade start", &["--revision", TARGET]).await?;
+    azure.has(&[SOURCE, TARGET])?;
+    let mesh = begin(s, &azure, names, json!({})).await?;
+    s.wait_status_within(RUN, "mesh", "Succeeded", |status| status.phase == "Succeeded").await?;
+    azure.has(&[TARGET])?;
+    azure.judge(1)?;
+    azure.judge_az(&[&[SOURCE, TARGET]])?;
+    s.wait_mesh(&mesh, TARGET).await?;
+    is_gone(s, SOURCE).await?;
+    s.judge(&[]).await
+}
+
+#[test]
+fn what_az_started_is_taken_over() {
+    with_az("aks_az_start", async |s: &mut Scenario| started(s).await);
+}
+
+/// The run up to the approval of its second wave.
+async fn between_the_waves(s: &mut Scenario, azure: &Azure, names: [&str; 2]) -> Result<Mesh> {
+    let waves = json!([{"name": names[0], "namespaces": [names[0]]},
+        {"name": names[1], "namespaces": [names[1]], "approval": "Required"}]);
+    let mesh = begin(s, azure, names, json!({"waves": waves, "completion": {"mode": "Manual"}})).await?;
+    s.wait_status_within(RUN, "mesh", "the approval of the second wave", |status| {
+        status.run.as_ref().is_some_and(|run| run.wave == 1) && asks(status)
+    })
+    .await?;
+    azure.has(&[SOURCE, TARGET])?;
+    Ok(mesh)
+}
+
+fn asks(status: &MeshUpgradeStatus) -> bool {
+    status.condition("Paused").is_some_and(|paused| paused.reason == "ApprovalRequired")
+}
+
+/// Says yes to what the status asks for.
+async fn approve(s: &Scenario) -> Result<()> {
+    let status = s.status("mesh").await?;
+    let offer = status.actions.into_iter().find(|offer| offer.action == "approve").context("no approval")?;
+    s.patch_upgrade("mesh", json!({"metadata": {"annotations": {"meshupgrade.io/action": offer.value}}}))
+        .await
+}
+
+/// Somebody completes when half of the workloads are moved: the others are moved all the same, and there is nothing left to
+/// accept at the end.
+async fn completed(s: &mut Scenario) -> Result<()> {
+    let names = ["ac-first", "ac-second"];
+    let azure = Azure::start(s, &[SOURCE]).await?;
+    let (mesh, az) = tokio::try_join!(between_the_waves(s, &azure, names), Az::sign_in(&azure.simulator))?;
+    az.mesh("upgrade complete", &["--yes"]).await?;
+    azure.has(&[TARGET])?;
+    s.wait_event("CompletedBySomebody").await?;
+    let told = |status: &MeshUpgradeStatus| status.message.contains("no way back") && asks(status);
+    s.wait_status("mesh", "what it means", told).await?;
+    // No injector answers for a pod that comes now: the run brings it back into the mesh.
+    s.cluster().kubectl(&["delete", "pods", "-n", names[1], "-l", "app=waiting"]).await?;
+    let dropped = || async { Ok(s.proxies(names[1]).await?.contains_key("-").then_some(())) };
+    wait_for("a pod without a sidecar", RUN, dropped).await?;
+    approve(s).await?;
+    s.wait_status_within(RUN, "mesh", "Succeeded", |status| status.phase == "Succeeded").await?;
+    azure.judge(1)?;
+    azure.judge_az(&[&[TARGET]])?;
+    s.wait_mesh(&mesh, TARGET).await?;
+    s.all_on(TARGET, &names).await?;
+    is_gone(s, SOURCE).await?;
+    s.judge(&["every-pod-has-a-sidecar"]).await
+}
+
+#[test]
+fn what_az_completed_goes_on_to_the_end() {
+    with_az("aks_az_complete", async |s: &mut Scenario| completed(s).await);
+}
+
+/// Somebody rolls back when half of the workloads are moved: those come back.
+async fn rolled_back(s: &mut Scenario) -> Result<()> {
+    let names = ["ab-first", "ab-second"];
+    let azure = Azure::start(s, &[SOURCE]).await?;
+    let (mesh, az) = tokio::try_join!(between_the_waves(s, &azure, names), Az::sign_in(&azure.simulator))?;
+    az.mesh("upgrade rollback", &["--yes"]).await?;
+    let status =
+        s.wait_status_within(RUN, "mesh", "RolledBack", |status| status.phase == "RolledBack").await?;
+    let rollback = status.run.and_then(|run| run.rollback).context("no cause")?;
+    ensure!(rollback.cause == RollbackCause::TargetRemoved, "{rollback:?}");
+    azure.has(&[SOURCE])?;
+    azure.judge(1)?;
+    azure.judge_az(&[&[SOURCE]])?;
+    s.wait_mesh(&mesh, SOURCE).await?;
+    s.all_on(SOURCE, &names).await?;
+    is_gone(s, TARGET).await?;
+    s.judge(&[]).await
+}
+
+#[test]
+fn what_az_rolled_back_comes_back() {
+    with_az("aks_az_rollback", async |s: &mut Scenario| rolled_back(s).await);
+}
