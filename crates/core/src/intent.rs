@@ -78,6 +78,11 @@ impl Intent {
         self.aks.is_some() || self.istio_namespace.as_str() == ISTIO_NAMESPACE
     }
 
+    /// Whether namespaces that dropped out of the mesh are part of the run. Where only tags are moved, no label can be repaired.
+    pub fn repairs_labels(&self) -> bool {
+        self.repairs_dropped && self.injection != InjectionMode::RevisionTag
+    }
+
     /// Whether a wave moves this revision tag.
     pub fn moves_tag(&self, tag: &str) -> bool {
         self.tags().any(|moved| moved == tag)

@@ -94,7 +94,7 @@ pub fn standing(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>, namespace:
         Injection::None(_)
             if (moved_before && names_one_of(namespace, pair))
                 || hidden_by_injection_label(snapshot, pair, namespace)
-                || (intent.repairs_dropped && is_dropped(snapshot, namespace)) =>
+                || (intent.repairs_labels() && is_dropped(snapshot, namespace)) =>
         {
             Standing::InScope
         }
@@ -125,13 +125,20 @@ fn tag_standing(snapshot: &Snapshot, pair: Pair<'_>, namespace: &Namespace, inje
         let webhook = snapshot.webhooks.iter().find(|webhook| webhook.name == injector.webhook);
         webhook.is_some_and(|webhook| tags::moved_by(webhook, pair))
     };
-    if injector.revision == *pair.source || (injector.revision == *pair.target && moved_before()) {
+    let is_due = || moved_before() || has_proxies_of(snapshot, namespace, pair.source);
+    if injector.revision == *pair.source || (injector.revision == *pair.target && is_due()) {
         return Standing::InScope;
     }
     if injector.revision == *pair.target {
         return Standing::Outside;
     }
     other_revision(namespace, injector)
+}
+
+/// Whether proxies of a revision were counted in a namespace: its tag, or its label, was moved by others before the run began.
+fn has_proxies_of(snapshot: &Snapshot, namespace: &Namespace, revision: &Revision) -> bool {
+    let counts = snapshot.census.as_ref().and_then(|census| census.proxies.get(&namespace.name));
+    counts.is_some_and(|counts| counts.contains_key(revision))
 }
 
 /// Where a namespace stands whose label somebody else sets, or whose tag somebody else moves: before that, and after it for as long as
@@ -146,10 +153,7 @@ fn observed_standing(
     if injector.tag.as_ref().is_some_and(|tag| intent.moves_tag(tag)) {
         return tag_standing(snapshot, pair, namespace, injector);
     }
-    let on_source = || {
-        let counts = snapshot.census.as_ref().and_then(|census| census.proxies.get(&namespace.name));
-        counts.is_some_and(|counts| counts.contains_key(pair.source))
-    };
+    let on_source = || has_proxies_of(snapshot, namespace, pair.source);
     if injector.revision == *pair.source || (injector.revision == *pair.target && on_source()) {
         return Standing::InScope;
     }
@@ -254,7 +258,7 @@ pub fn discover_source(intent: &Intent, snapshot: &Snapshot) -> Result<Option<Re
             found.entry(revision).or_default().push(namespace.name.as_str());
         }
     }
-    if found.is_empty() && intent.injection == InjectionMode::Observe {
+    if found.is_empty() && (intent.injection == InjectionMode::Observe || intent.tags().next().is_some()) {
         // The commit that moves the labels may have come first: what runs tells where it came from.
         let census = snapshot.census.iter().flat_map(|census| &census.proxies);
         for (namespace, counts) in census.filter(|(namespace, _)| !is_system(intent, namespace)) {

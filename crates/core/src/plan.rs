@@ -58,6 +58,9 @@ pub struct PlannedWave {
     /// The revision tag that it moves, in place of labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
+    /// That tag led to the source when the plan was made, or the run had moved it before: it is taken back in a rollback.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tag_moves: bool,
 }
 
 /// Where a wave comes from.

@@ -36,7 +36,7 @@ pub struct Planning {
 /// Makes the plan.
 pub fn make(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>) -> Planning {
     let (scope, mut left) = scope(intent, snapshot, pair);
-    let (mut waves, unassigned) = assign(intent, snapshot, &scope);
+    let (mut waves, unassigned) = assign(intent, snapshot, pair, &scope);
     left.extend(unassigned.into_iter().map(|namespace| LeftNamespace {
         message: "is in scope, but no wave selects it: add it to a wave, or let the last wave omit its selector".into(),
         reason: "NamespaceUnassigned".into(),
@@ -106,7 +106,13 @@ pub fn stragglers(
     let moved = plan.waves.iter().filter(|wave| wave.kind != WaveKind::Gateways);
     let planned: BTreeSet<&NamespaceName> = moved.flat_map(|wave| &wave.namespaces).collect();
     let (scope, _) = scope(intent, snapshot, pair);
-    scope.into_iter().map(|namespace| namespace.name.clone()).filter(|name| !planned.contains(name)).collect()
+    // A tag that was put into the spec after the plan was frozen is for the next run.
+    let moves = |namespace: &&Namespace| {
+        tags::followed_and_moved(intent, snapshot, namespace)
+            .is_none_or(|tag| plan.waves.iter().any(|wave| wave.tag.as_ref() == Some(&tag)))
+    };
+    let late = scope.into_iter().filter(|namespace| !planned.contains(&namespace.name)).filter(moves);
+    late.map(|namespace| namespace.name.clone()).collect()
 }
 
 /// A wave for namespaces that came late, or whose workloads fell back.
@@ -193,8 +199,14 @@ fn scope<'a>(
 fn assign(
     intent: &Intent,
     snapshot: &Snapshot,
+    pair: Pair<'_>,
     scope: &[&Namespace],
 ) -> (Vec<PlannedWave>, Vec<NamespaceName>) {
+    let moves = |tag: &str| {
+        tags::find(snapshot, tag).is_some_and(|webhook| {
+            webhook.revision.as_ref() == Some(pair.source) || tags::moved_by(webhook, pair)
+        })
+    };
     let mut waves: Vec<PlannedWave> = intent
         .waves
         .iter()
@@ -204,6 +216,7 @@ fn assign(
             max_concurrent: 1,
             soak_seconds: wave.soak_seconds,
             approval: wave.approval,
+            tag_moves: matches!(&wave.select, WaveSelect::Tag(tag) if moves(tag)),
             tag: match &wave.select {
                 WaveSelect::Tag(tag) => Some(tag.clone()),
                 WaveSelect::Selector(_) | WaveSelect::Names(_) | WaveSelect::Rest => None,

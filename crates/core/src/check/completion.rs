@@ -6,7 +6,8 @@ use crate::census::{Census, Reference, ReferenceKind};
 use crate::ids::NamespaceName;
 use crate::injection::{Injection, Injector, injection, namespace_injection};
 use crate::labels;
-use crate::observed::{Labels, Namespace, PodTemplate};
+use crate::observed::{Labels, Namespace, PodTemplate, WebhookConfiguration};
+use crate::tags;
 
 /// All of them, in the order of their results.
 pub(super) const CHAIN: [Check; 9] = [
@@ -146,7 +147,9 @@ fn tags_moved(input: &CheckInput<'_>) -> Finding {
         .snapshot
         .webhooks
         .iter()
-        .filter(|webhook| webhook.revision.as_ref() == Some(input.source))
+        .filter(|webhook| {
+            webhook.revision.as_ref() == Some(input.source) || leads_to_the_source(input, webhook)
+        })
         .filter_map(|webhook| webhook.tag.clone())
         .collect();
     if tags.is_empty() {
@@ -173,6 +176,16 @@ fn tags_moved(input: &CheckInput<'_>) -> Finding {
             input.source, input.target, input.intent.istio_namespace
         )
     })
+}
+
+/// Whether an entry of a tag points where the source's own injector does, whatever the tag's label says.
+fn leads_to_the_source(input: &CheckInput<'_>, webhook: &WebhookConfiguration) -> bool {
+    let place = |revision| tags::client_of(input.snapshot, revision);
+    let (Some(source), target) = (place(input.source), place(input.target)) else { return false };
+    let is_shared = target.is_some_and(|target| target.is_same_place(source));
+    webhook.tag.is_some()
+        && !is_shared
+        && webhook.entries.iter().any(|entry| entry.client.is_same_place(source))
 }
 
 fn gateways_moved(input: &CheckInput<'_>) -> Finding {

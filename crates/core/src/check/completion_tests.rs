@@ -503,3 +503,15 @@ fn who_chose_the_target_without_the_run_does_not_hold_up_a_rollback() {
     mesh.add_namespace("pioneer", &[(labels::REVISION, TARGET)]);
     assert_eq!(said(&mesh.rollback_proof()), Vec::<String>::new());
 }
+
+#[test]
+fn a_tag_that_only_says_that_it_moved_still_leads_to_the_source() {
+    let mut mesh = Mesh::after();
+    mesh.add_tag("prod", TARGET);
+    assert!(said(&mesh.completion()).iter().all(|text| !text.starts_with("TagsMoved")));
+    let webhook = mesh.snapshot.webhooks.last_mut().unwrap();
+    std::sync::Arc::make_mut(webhook).entries[0].client = super::fixture::client(SOURCE);
+    assert!(
+        said(&mesh.completion()).iter().any(|text| text.starts_with("TagsMoved Failed: revision tag prod"))
+    );
+}

@@ -10,6 +10,7 @@ use super::{
 use crate::gate;
 use crate::ids::{NamespaceName, Revision};
 use crate::injection::{Injection, PodShape, injection, relabelled};
+use crate::intent::InjectionMode;
 use crate::inventory::{is_dropped, is_system};
 use crate::labels;
 use crate::observed::{DEFAULT_TRUST_DOMAIN, Labels, MeshConfig, Workload};
@@ -68,10 +69,14 @@ fn namespaces_dropped(input: &CheckInput<'_>) -> Finding {
     let left = outside.filter(|namespace| {
         namespace.labels.get(labels::REVISION).map(String::as_str) != Some(input.target.as_str())
     });
-    let repairs = input.intent.repairs_dropped;
+    let repairs = input.intent.repairs_labels();
     warning(left.map(|namespace| namespace.name.as_str()), |names| {
-        let what = if repairs {
+        let what = if repairs && input.intent.injection == InjectionMode::Observe {
+            format!("their waves wait until their labels lead to {}", input.target)
+        } else if repairs {
             format!("they are brought to {} with their waves", input.target)
+        } else if input.intent.injection == InjectionMode::RevisionTag {
+            "spec.injection.mode RevisionTag changes no label: set it, or use mode NamespaceLabel with droppedNamespaces: Repair".to_owned()
         } else {
             "spec.injection.droppedNamespaces: Repair brings them to the target: label, restart, and proof"
                 .to_owned()

@@ -3,7 +3,8 @@
 use super::{CheckInput, Finding, listed};
 use crate::intent::InjectionMode;
 use crate::inventory::LABEL_STAYS;
-use crate::observed::{Namespace, WebhookConfiguration};
+use crate::labels;
+use crate::observed::{Gateway, Namespace, WebhookConfiguration};
 use crate::tags;
 
 pub(super) fn find(input: &CheckInput<'_>) -> Finding {
@@ -13,7 +14,8 @@ pub(super) fn find(input: &CheckInput<'_>) -> Finding {
         return Finding::Problem(problems.join(". "));
     }
     let owned = input.intent.tags().filter_map(|tag| owned_by_another(input, tag));
-    let warnings: Vec<String> = owned.chain(left_behind(input)).collect();
+    let warnings: Vec<String> =
+        owned.chain(left_behind(input)).chain(gateways_of_the_default(input)).collect();
     if warnings.is_empty() { Finding::Nothing } else { Finding::Warning(warnings.join(". ")) }
 }
 
@@ -99,6 +101,27 @@ fn left_behind(input: &CheckInput<'_>) -> Option<String> {
         "no wave moves revision tag {names}, whose namespaces stay on {source}, and {source} cannot go before it is moved: give it a wave \
          (waves[].tag)",
         source = input.source
+    ))
+}
+
+/// Gateways that name nothing, in namespaces that name nothing: they follow the tag `default`, and move with it at once.
+/// Source: pkg/revisions/tag_watcher.go of Istio.
+fn gateways_of_the_default(input: &CheckInput<'_>) -> Option<String> {
+    if !input.intent.moves_tag("default") {
+        return None;
+    }
+    let unnamed = |gateway: &&Gateway| {
+        let namespace = input.snapshot.namespaces.get(&gateway.reference.namespace);
+        let named = namespace.is_some_and(|namespace| namespace.labels.contains_key(labels::REVISION));
+        gateway.managed && gateway.revision.is_none() && !named
+    };
+    let gateways = input.snapshot.gateways.values().map(AsRef::as_ref).filter(unnamed);
+    let names = listed(gateways.map(|gateway| gateway.reference.to_string()))?;
+    Some(format!(
+        "{names} name no revision, and neither do their namespaces: they move at once when the tag default does. Pin them before: kubectl \
+         label gateways.gateway.networking.k8s.io NAME -n NAMESPACE {}={}",
+        labels::REVISION,
+        input.source
     ))
 }
 

@@ -29,6 +29,7 @@ fn mesh() -> Mesh {
     });
     two_waves(&mut mesh);
     mesh.plan.waves[0].tag = Some("prod".to_owned());
+    mesh.plan.waves[0].tag_moves = true;
     mesh
 }
 
@@ -320,4 +321,80 @@ fn where_only_tags_move_a_label_that_somebody_set_is_left_alone() {
     assert!(
         waits_for(&decision, WaitReason::LabelNotMoved).contains("RevisionTag leaves its label to others")
     );
+}
+
+#[test]
+fn a_tag_in_a_wave_of_the_next_run_changes_no_labels() {
+    let mut mesh = mesh();
+    mesh.add_tag("other", SOURCE);
+    mesh.add_namespace("follower", &[(labels::REVISION, "other")]);
+    let pair = Pair { source: &mesh.source, target: &mesh.target };
+    assert!(planning::stragglers(&mesh.intent, &mesh.snapshot, pair, &mesh.plan).is_empty());
+    // As the check RevisionTags says, but in the middle of the run.
+    mesh.intent.waves[1].select = WaveSelect::Tag("other".into());
+    let pair = Pair { source: &mesh.source, target: &mesh.target };
+    assert!(planning::stragglers(&mesh.intent, &mesh.snapshot, pair, &mesh.plan).is_empty());
+}
+
+#[test]
+fn a_rollback_leaves_a_tag_that_was_on_the_target_before() {
+    let mut mesh = mesh();
+    tag(&mut mesh, |webhook| {
+        webhook.revision = Some(TARGET.into());
+        webhook.entries.iter_mut().for_each(|entry| entry.client = client(TARGET));
+    });
+    let pair = Pair { source: &mesh.source, target: &mesh.target };
+    let plan = planning::make(&mesh.intent, &mesh.snapshot, pair).plan;
+    assert!(!plan.waves[0].tag_moves && plan.waves[0].namespaces.is_empty());
+    mesh.plan.waves[0] = plan.waves[0].clone();
+    let record = stored(&mesh, Phase::RollingBack, &json!({"rollback": turned_back()}));
+    assert!(moves(&decide(at(1), &mesh.intent, &record, &mesh.snapshot)).is_empty());
+}
+
+#[test]
+fn who_began_to_follow_a_moved_tag_comes_back_with_it() {
+    let mut mesh = mesh();
+    let first = decide(at(0), &mesh.intent, &migrating(&mesh, &json!({})), &mesh.snapshot);
+    apply(&mut mesh, &moves(&first)[0].clone());
+    mesh.add_namespace("late", &[(labels::REVISION, "prod")]);
+    mesh.intent.rollback_requested = true;
+    let turned = decide(at(1), &mesh.intent, &first.record, &mesh.snapshot);
+    let plan = turned.record.plan.unwrap();
+    assert_eq!(plan.waves[0].namespaces, ["pay".into(), "late".into()]);
+}
+
+#[test]
+fn a_tag_of_a_tool_that_is_put_back_on_the_way_holds_the_run() {
+    let mut mesh = mesh();
+    let helm = FieldManager { name: "helm".into(), owns_revision: true, ..FieldManager::default() };
+    tag(&mut mesh, |webhook| webhook.managers = vec![helm]);
+    let decision = decide(at(0), &mesh.intent, &migrating(&mesh, &json!({"wave": 1})), &mesh.snapshot);
+    waits_for(&decision, WaitReason::LabelNotMoved);
+    assert!(relabels(&decision).is_empty() || run(&decision).batch.is_none());
+}
+
+#[test]
+fn a_namespace_that_went_to_the_tag_of_a_later_wave_is_waited_for() {
+    let mut mesh = mesh();
+    mesh.add_tag("later", SOURCE);
+    mesh.plan.waves[1].tag = Some("later".to_owned());
+    mesh.plan.waves[1].tag_moves = true;
+    let first = decide(at(0), &mesh.intent, &migrating(&mesh, &json!({})), &mesh.snapshot);
+    apply(&mut mesh, &moves(&first)[0].clone());
+    mesh.namespace("pay", |pay| {
+        pay.labels.insert(labels::REVISION.to_owned(), "later".to_owned());
+    });
+    let decision = decide(at(1), &mesh.intent, &first.record, &mesh.snapshot);
+    let told = waits_for(&decision, WaitReason::LabelNotMoved);
+    assert!(told.contains("follows the revision tag later, which another wave moves"), "{told}");
+}
+
+#[test]
+fn what_a_tool_moved_before_the_run_is_restarted_all_the_same() {
+    let mut mesh = mesh();
+    tag(&mut mesh, |webhook| webhook.revision = Some(TARGET.into()));
+    mesh.proxies("pay", SOURCE, 2);
+    let pair = Pair { source: &mesh.source, target: &mesh.target };
+    let plan = planning::make(&mesh.intent, &mesh.snapshot, pair).plan;
+    assert_eq!(plan.waves[0].namespaces, ["pay".into()]);
 }

@@ -9,8 +9,8 @@ use crate::ids::{NamespaceName, Revision, WorkloadKind, WorkloadRef};
 use crate::intent::{InjectionMode, Intent, RollbackScope};
 use crate::inventory::{Pair, moved_by};
 use crate::labels;
-use crate::machine::aks;
 use crate::machine::phase::{Phase, Trigger};
+use crate::machine::{self, aks};
 use crate::observed::Snapshot;
 use crate::plan::{Plan, PlannedWave, WaveKind};
 use crate::pods::{Wanted, image_version};
@@ -312,6 +312,7 @@ impl<'a> Pass<'a> {
             let workloads = self.current_wave().map_or(0, |wave| wave.workloads);
             self.run.workloads_done = self.run.workloads_done.saturating_sub(workloads);
         }
+        machine::tags::followers_join(self);
         let from_wave = if wave_only { self.run.wave } else { self.last_moved_wave() };
         self.run.wave = from_wave;
         self.run.rollback = Some(Rollback { cause, message, since: self.now, from_wave, wave_only });
@@ -342,12 +343,16 @@ impl<'a> Pass<'a> {
                     || (observes && tags::leads_to(self.snapshot, namespace, &revisions.1))
             })
         };
-        let tag_moved = |tag: &String| {
-            tags::find(self.snapshot, tag).is_some_and(|webhook| tags::moved_by(webhook, pair(&revisions)))
+        let tag_moved = |wave: &PlannedWave| {
+            let webhook = wave.tag.as_ref().and_then(|tag| tags::find(self.snapshot, tag));
+            webhook.is_some_and(|webhook| {
+                let by_others = wave.tag_moves && webhook.revision.as_ref() == Some(&revisions.1);
+                by_others || tags::moved_by(webhook, pair(&revisions))
+            })
         };
         let last = (0u32..)
             .zip(&self.plan.waves)
-            .filter(|(_, wave)| wave.namespaces.iter().any(moved) || wave.tag.as_ref().is_some_and(tag_moved))
+            .filter(|(_, wave)| wave.namespaces.iter().any(moved) || tag_moved(wave))
             .map(|(index, _)| index)
             .last();
         last.unwrap_or_default().max(self.run.wave)

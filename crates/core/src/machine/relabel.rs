@@ -61,7 +61,7 @@ pub fn labels(pass: &mut Pass<'_>, last: u32, write: Option<u32>) -> Standings {
     tags::bring(pass, last, write, &mut standings);
     for (index, namespace) in namespaces_up_to(pass, last) {
         let may_write = write.is_some_and(|wave| index == wave || pass.run.direction() == Direction::Back);
-        match label_of(pass, &namespace, may_write) {
+        match label_of(pass, &namespace, last, may_write) {
             Label::InPlace => {
                 pass.run.relabel_again.remove(&namespace);
             }
@@ -153,14 +153,16 @@ fn namespaces_up_to(pass: &Pass<'_>, last: u32) -> Vec<(u32, NamespaceName)> {
     all
 }
 
-fn label_of(pass: &Pass<'_>, name: &NamespaceName, may_write: bool) -> Label {
+fn label_of(pass: &Pass<'_>, name: &NamespaceName, last: u32, may_write: bool) -> Label {
     let Some(namespace) = pass.snapshot.namespaces.get(name).filter(|namespace| !namespace.terminating)
     else {
         return Label::NotOurs;
     };
-    if follows_a_tag_of_the_plan(pass, namespace) {
-        // Its tag is looked at by itself.
-        return Label::InPlace;
+    if let Some(tag) = planned_tag(pass, namespace) {
+        // A tag that is due is looked at by itself. One of a later wave is not where this namespace is to be now.
+        let is_due = waves_up_to(pass, last).any(|(_, wave)| wave.tag.as_ref() == Some(&tag));
+        let in_place = is_due || leads_to(pass.snapshot, namespace, pass.run.destination());
+        return if in_place { Label::InPlace } else { Label::NotMoved };
     }
     if pass.plan.injection != InjectionMode::NamespaceLabel {
         return if leads_to(pass.snapshot, namespace, pass.run.destination()) {
@@ -175,19 +177,24 @@ fn label_of(pass: &Pass<'_>, name: &NamespaceName, may_write: bool) -> Label {
     }
 }
 
-fn follows_a_tag_of_the_plan(pass: &Pass<'_>, namespace: &Namespace) -> bool {
+/// The tag that a namespace follows, if the plan has a wave for it.
+fn planned_tag(pass: &Pass<'_>, namespace: &Namespace) -> Option<String> {
     // Most plans have none.
-    tags_of(pass).next().is_some()
-        && followed(pass.snapshot, namespace).is_some_and(|tag| tags_of(pass).any(|moved| moved == tag))
+    tags_of(pass).next()?;
+    followed(pass.snapshot, namespace).filter(|tag| tags_of(pass).any(|moved| moved == tag))
 }
 
 /// Notes that a label which is not ours to write leads elsewhere.
 fn not_moved(pass: &mut Pass<'_>, name: &NamespaceName) {
     let destination = pass.run.destination().clone();
+    let namespace = pass.snapshot.namespaces.get(name);
+    let why = match namespace.and_then(|namespace| planned_tag(pass, namespace)) {
+        Some(tag) => format!("it follows the revision tag {tag}, which another wave moves"),
+        None => format!("spec.injection.mode {} leaves its label to others", pass.plan.injection.as_str()),
+    };
     let because = format!(
-        "new pods of namespace {name} do not get the sidecar of {destination} yet, and spec.injection.mode {} leaves its label to \
-         others: set {}={destination} in Git, or point the revision tag that it follows there",
-        pass.plan.injection.as_str(),
+        "new pods of namespace {name} do not get the sidecar of {destination} yet, and {why}: set {}={destination} in Git, or point \
+         the revision tag that it follows there",
         labels::REVISION
     );
     pass.wait(WaitReason::LabelNotMoved, about_namespace(name), because);

@@ -1,21 +1,27 @@
 //! The revision tags of a run: where they should point, and whether we may move them. Each is moved in one write, once per run,
 //! direction and retry, and never fought for. One that a tool owns is waited for.
 
+use std::collections::BTreeSet;
+
 use crate::decision::About;
 use crate::effect::{Effect, MoveTag, PreviousEdit};
-use crate::inventory::some_of;
+use crate::ids::NamespaceName;
+use crate::inventory::{is_system, some_of};
 use crate::labels;
 use crate::machine::pass::{Pass, pair};
 use crate::machine::relabel::{Standings, answers, waves_up_to};
 use crate::observed::{PreviousLabels, WebhookConfiguration};
+use crate::plan::{PlannedWave, WaveKind};
 use crate::record::Direction;
 use crate::tags;
 use crate::wait::WaitReason;
 
 /// What is to be done about one tag.
 enum Due {
-    /// It points where it should, or is not ours to move yet.
+    /// It points where it should, or is not part of what the run moved.
     Nothing,
+    /// A person asked for another attempt, which comes with the next pass.
+    Again,
     /// One write is due.
     Move(Box<MoveTag>),
     /// Somebody has to act.
@@ -25,12 +31,17 @@ enum Due {
 /// Brings the tags of the waves up to `last` in place, as far as it is allowed. `write` is the wave whose tag is due; those of the
 /// others were moved before and are only watched.
 pub fn bring(pass: &mut Pass<'_>, last: u32, write: Option<u32>, standings: &mut Standings) {
-    let waves: Vec<(u32, String)> =
-        waves_up_to(pass, last).filter_map(|(index, wave)| Some((index, wave.tag.clone()?))).collect();
-    for (index, tag) in waves {
+    let with_tag = |(index, wave): (u32, &PlannedWave)| Some((index, wave.tag.clone()?, wave.tag_moves));
+    let waves: Vec<(u32, String, bool)> = waves_up_to(pass, last).filter_map(with_tag).collect();
+    for (index, tag, moves) in waves {
+        if pass.run.direction() == Direction::Back && !moves && !was_moved(pass, &tag) {
+            // It was where it is before the run.
+            continue;
+        }
         let may_write = write == Some(index) || pass.run.direction() == Direction::Back;
         match due(pass, &tag, may_write) {
             Due::Nothing => {}
+            Due::Again => standings.awaited = true,
             Due::Move(_) if !answers(pass) => standings.awaited = true,
             Due::Move(change) => {
                 if pass.note_refusal(About::Webhook(change.webhook.clone()), &change.stamp) {
@@ -68,9 +79,6 @@ fn due(pass: &mut Pass<'_>, tag: &str, may_write: bool) -> Due {
         return Due::Nothing;
     }
     if let Some(owner) = tags::owner(webhook) {
-        if !may_write && pass.run.direction() == Direction::Forward && webhook.relabelled_by.is_none() {
-            return Due::Nothing;
-        }
         let because = format!(
             "revision tag {tag} points at {}, and {owner} moves it: let that point it at {destination}",
             shown(webhook)
@@ -82,9 +90,41 @@ fn due(pass: &mut Pass<'_>, tag: &str, may_write: bool) -> Due {
         Some(by) if *by == stamp => reverted(pass, tag, webhook),
         // Moved before in this direction: a person asked for another attempt.
         Some(by) if is_of_this_direction(pass, by) => moving(pass, tag, webhook, stamp),
-        _ if may_write => moving(pass, tag, webhook, stamp),
-        _ => Due::Nothing,
+        _ if may_write || pass.run.tag_attempts.contains_key(tag) => moving(pass, tag, webhook, stamp),
+        _ => reverted(pass, tag, webhook),
     }
+}
+
+/// Whether a tag remembers that a run of this pair moved it.
+fn was_moved(pass: &Pass<'_>, tag: &str) -> bool {
+    let revisions = pass.revisions();
+    tags::find(pass.snapshot, tag).is_some_and(|webhook| tags::moved_by(webhook, pair(&revisions)))
+}
+
+/// Namespaces that began to follow a tag after the plan was made went to the target with it, and come back with it: they join its wave.
+/// Says whether there were any.
+pub fn followers_join(pass: &mut Pass<'_>) -> bool {
+    let moved = pass.plan.waves.iter().filter(|wave| wave.kind != WaveKind::Gateways);
+    let planned: BTreeSet<NamespaceName> = moved.flat_map(|wave| wave.namespaces.iter().cloned()).collect();
+    let tags: BTreeSet<String> = pass.plan.waves.iter().filter_map(|wave| wave.tag.clone()).collect();
+    let tags: BTreeSet<String> = tags.into_iter().filter(|tag| was_moved(pass, tag)).collect();
+    if tags.is_empty() {
+        return false;
+    }
+    let (intent, snapshot) = (pass.intent, pass.snapshot);
+    let late = snapshot.namespaces.values().filter(|namespace| {
+        !namespace.terminating && !planned.contains(&namespace.name) && !is_system(intent, &namespace.name)
+    });
+    let joining: Vec<(String, NamespaceName)> = late
+        .filter_map(|namespace| Some((tags::followed(snapshot, namespace)?, namespace.name.clone())))
+        .filter(|(tag, _)| tags.contains(tag))
+        .collect();
+    for (tag, namespace) in &joining {
+        if let Some(wave) = pass.plan.waves.iter_mut().find(|wave| wave.tag.as_ref() == Some(tag)) {
+            wave.namespaces.push(namespace.clone());
+        }
+    }
+    !joining.is_empty()
 }
 
 fn moving(pass: &Pass<'_>, tag: &str, webhook: &WebhookConfiguration, stamp: String) -> Due {
@@ -131,11 +171,11 @@ fn reverted(pass: &mut Pass<'_>, tag: &str, webhook: &WebhookConfiguration) -> D
         *pass.run.tag_attempts.entry(tag.to_owned()).or_insert(1) += 1;
         let about = Some(About::Webhook(webhook.name.clone()));
         pass.event(false, "RetryAccepted", about, "the tag will be moved once more");
-        return Due::Nothing;
+        return Due::Again;
     }
     let (destination, name) = (pass.run.destination(), &pass.intent.name);
     let because = format!(
-        "somebody changed revision tag {tag} after MeshUpgrade pointed it at {destination} (now {}): point it there again, with \
+        "somebody changed revision tag {tag}, which is to point at {destination} (now {}): point it there again, with \
          istioctl tag set {tag} --revision {destination} --istioNamespace {} --overwrite, or let MeshUpgrade do so: kubectl annotate \
          meshupgrade {name} {}=$(date +%s) --overwrite",
         shown(webhook),
