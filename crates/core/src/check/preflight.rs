@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::proxies::no_running_jobs;
-use super::{Check, CheckInput, Finding, addon_labels, aks, label_owners, listed, planned, problem, warning};
+use super::{
+    Check, CheckInput, Finding, addon_labels, aks, envoy_filters, label_owners, listed, planned, problem,
+    shown, warning,
+};
 use crate::gate;
 use crate::ids::{NamespaceName, Revision};
 use crate::injection::{Injection, PodShape, injection, relabelled};
@@ -11,7 +14,7 @@ use crate::labels;
 use crate::observed::{DEFAULT_TRUST_DOMAIN, Labels, MeshConfig, Workload};
 
 /// All of them, in the order of their results.
-pub(super) const CHAIN: [Check; 23] = [
+pub(super) const CHAIN: [Check; 24] = [
     Check { name: "SourceIstiodReady", find: source_istiod_ready },
     Check { name: "InjectionLabelsUnambiguous", find: injection_labels_unambiguous },
     Check { name: "NamespacesAssigned", find: namespaces_assigned },
@@ -19,6 +22,7 @@ pub(super) const CHAIN: [Check; 23] = [
     Check { name: "TrustDomainEqual", find: trust_domain_equal },
     Check { name: "DiscoverySelectorsEqual", find: discovery_selectors_equal },
     Check { name: "RootCertificateShared", find: root_certificate_shared },
+    Check { name: "EnvoyFiltersMatchTarget", find: envoy_filters::find },
     Check { name: "LabelOwners", find: label_owners::find },
     Check { name: "BudgetsCanBeMet", find: budgets_can_be_met },
     Check { name: "WorkloadsRestartable", find: workloads_restartable },
@@ -43,8 +47,6 @@ const UNASSIGNED: &str = "NamespaceUnassigned";
 const BUDGET_NEVER_MET: &str = "BudgetNeverMet";
 /// Reasons of what is not restarted that other checks speak of, or that need nothing done.
 const SAID_ELSEWHERE: [&str; 3] = [BUDGET_NEVER_MET, "PodTemplateDecidesRevision", "CronJob"];
-/// How much of a discovery selector is worth showing.
-const SELECTOR_SHOWN: usize = 120;
 
 /// Without the source's istiod and injector there is no way back.
 fn source_istiod_ready(input: &CheckInput<'_>) -> Finding {
@@ -225,14 +227,6 @@ fn config_map(revision: &Revision) -> String {
     match revision.as_str() {
         "default" => "istio".to_owned(),
         name => format!("istio-{name}"),
-    }
-}
-
-fn shown(value: &str) -> String {
-    match value.char_indices().nth(SELECTOR_SHOWN) {
-        _ if value.is_empty() => "none".to_owned(),
-        Some((end, _)) => format!("{}…", value.get(..end).unwrap_or_default()),
-        None => value.to_owned(),
     }
 }
 

@@ -45,6 +45,7 @@ fn the_names_are_those_of_the_guide_in_their_order() {
         "TrustDomainEqual",
         "DiscoverySelectorsEqual",
         "RootCertificateShared",
+        "EnvoyFiltersMatchTarget",
         "LabelOwners",
         "BudgetsCanBeMet",
         "WorkloadsRestartable",
