@@ -116,6 +116,7 @@ fn of(about: Option<&About>) -> String {
         Some(About::Workload(workload)) => format!(" ({workload})"),
         Some(About::Gateway(gateway)) => format!(" ({gateway})"),
         Some(About::ConfigMap(map)) => format!(" ({map})"),
+        Some(About::Service(service)) => format!(" ({service})"),
         Some(About::Cluster(cluster)) => format!(" ({cluster})"),
     }
 }

@@ -112,6 +112,9 @@ impl From<&Wait> for Blocked {
             Some(About::ConfigMap(map)) => {
                 (Some("ConfigMap"), Some(map.namespace.to_string()), Some(map.name.clone()))
             }
+            Some(About::Service(service)) => {
+                (Some("Service"), Some(service.namespace.to_string()), Some(service.name.clone()))
+            }
             Some(About::Gateway(gateway)) => {
                 (Some("Gateway"), Some(gateway.namespace.to_string()), Some(gateway.name.clone()))
             }

@@ -1,5 +1,6 @@
 //! The Istio add-on of AKS on the real control plane, with a simulated Azure.
 
+mod gateway_address;
 mod mesh_config;
 
 use std::time::Duration;

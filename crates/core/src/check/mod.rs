@@ -9,6 +9,7 @@ mod completion_tests;
 mod envoy_filters;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod gateway_addresses;
 mod label_owners;
 mod preflight;
 #[cfg(test)]

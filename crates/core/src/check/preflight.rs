@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::proxies::no_running_jobs;
 use super::{
-    Check, CheckInput, Finding, addon_labels, aks, envoy_filters, label_owners, listed, planned, problem,
-    shown, warning,
+    Check, CheckInput, Finding, addon_labels, aks, envoy_filters, gateway_addresses, label_owners, listed,
+    planned, problem, shown, warning,
 };
 use crate::gate;
 use crate::ids::{NamespaceName, Revision};
@@ -14,7 +14,7 @@ use crate::labels;
 use crate::observed::{DEFAULT_TRUST_DOMAIN, Labels, MeshConfig, Workload};
 
 /// All of them, in the order of their results.
-pub(super) const CHAIN: [Check; 24] = [
+pub(super) const CHAIN: [Check; 25] = [
     Check { name: "SourceIstiodReady", find: source_istiod_ready },
     Check { name: "InjectionLabelsUnambiguous", find: injection_labels_unambiguous },
     Check { name: "NamespacesAssigned", find: namespaces_assigned },
@@ -39,6 +39,7 @@ pub(super) const CHAIN: [Check; 24] = [
     Check { name: "AksNativeSidecars", find: aks::native_sidecars },
     Check { name: "AksMeshConfigCopied", find: aks::mesh_config_copied },
     Check { name: "AksLabelsWithoutEffect", find: addon_labels::find },
+    Check { name: "AksGatewayAddressesReadable", find: gateway_addresses::find },
 ];
 
 /// Reason of a namespace that no wave takes, in [`crate::plan::LeftNamespace`].

@@ -62,6 +62,7 @@ fn the_names_are_those_of_the_guide_in_their_order() {
         "AksNativeSidecars",
         "AksMeshConfigCopied",
         "AksLabelsWithoutEffect",
+        "AksGatewayAddressesReadable",
     ];
     assert_eq!(PREFLIGHT, names);
 }
