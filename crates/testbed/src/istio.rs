@@ -76,6 +76,10 @@ impl IstiodPorts {
             monitoring: ports.take()?,
         })
     }
+
+    pub fn all(self) -> [u16; 5] {
+        [self.http, self.https, self.grpc, self.secure_grpc, self.monitoring]
+    }
 }
 
 /// One installed revision: its objects and its process.

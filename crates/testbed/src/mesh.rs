@@ -35,7 +35,8 @@ impl Cluster {
         access::delete(&self.own, &webhooks).await?;
         access::delete(&self.own, &others).await?;
         self.end_istiod(name, Kept::terminate).await?;
-        lock(&self.istiods).remove(name);
+        let removed = lock(&self.istiods).remove(name);
+        lock(&self.ports).give_back(removed.into_iter().flat_map(|istiod| istiod.ports.all()));
         Ok(())
     }
 

@@ -1,9 +1,10 @@
 //! Blocks of free ports on 127.0.0.1, held for as long as a cluster lives.
 
+use std::collections::VecDeque;
 use std::fs::{File, TryLockError};
 use std::net::TcpListener;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 /// Below the range from which the kernel takes ports for outgoing connections.
 const FIRST: u16 = 20_000;
@@ -14,8 +15,7 @@ const BLOCKS: u16 = 200;
 #[derive(Debug)]
 pub(crate) struct Ports {
     _lock: File,
-    next: u16,
-    end: u16,
+    free: VecDeque<u16>,
 }
 
 impl Ports {
@@ -30,20 +30,37 @@ impl Ports {
                 Err(TryLockError::Error(error)) => return Err(error.into()),
             }
             let first = FIRST + block * BLOCK;
-            let end = first + BLOCK;
-            if (first..end).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
-                return Ok(Self { _lock: lock, next: first, end });
+            let ports = first..first + BLOCK;
+            let mut each = ports.clone();
+            if each.all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+                return Ok(Self { _lock: lock, free: ports.collect() });
             }
         }
         bail!("no free block of {BLOCK} ports between {FIRST} and {}", FIRST + BLOCK * BLOCKS)
     }
 
-    /// The next port of the block.
+    /// A port of the block: the one that has been free for the longest.
     pub fn take(&mut self) -> Result<u16> {
-        if self.next == self.end {
-            bail!("the {BLOCK} ports of this cluster are used up");
-        }
-        self.next += 1;
-        Ok(self.next - 1)
+        self.free.pop_front().with_context(|| format!("the {BLOCK} ports of this cluster are used up"))
+    }
+
+    /// Ports whose server has ended.
+    pub fn give_back(&mut self, ports: impl IntoIterator<Item = u16>) {
+        self.free.extend(ports);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_servers_that_have_ended_are_taken_again() {
+        let mut ports = Ports::reserve().unwrap();
+        let all: Vec<u16> = (0..BLOCK).map(|_| ports.take().unwrap()).collect();
+        assert!(ports.take().is_err(), "all are in use");
+        ports.give_back([all[3], all[1]]);
+        assert_eq!([ports.take().unwrap(), ports.take().unwrap()], [all[3], all[1]]);
+        assert!(ports.take().is_err());
     }
 }
