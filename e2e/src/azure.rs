@@ -10,7 +10,7 @@ use meshupgrade_testbed::{Cluster, ClusterOptions, IstioRevision};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::install::NAMESPACE;
+use crate::install::{NAMESPACE, gateway_namespaces};
 use crate::operator::OperatorSpec;
 use crate::scenario::Scenario;
 
@@ -105,9 +105,6 @@ pub fn gateways(revision: &str) -> String {
         ("aks-istio-ingress", "aks-istio-ingressgateway-internal"),
         ("aks-istio-egress", "egress"),
     ];
-    let namespaces = names.map(|(namespace, _)| {
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}).to_string()
-    });
     let deployments = names.map(|(namespace, name)| {
         let pods = json!({"gateway": name, "revision": revision, "sidecar.istio.io/inject": "false"});
         json!({"apiVersion": "apps/v1", "kind": "Deployment",
@@ -118,7 +115,42 @@ pub fn gateways(revision: &str) -> String {
                     "spec": {"containers": [{"name": "gateway", "image": "example.com/gateway:1"}]}}}})
         .to_string()
     });
-    [namespaces.to_vec(), deployments.to_vec()].concat().join("\n---\n")
+    [vec![gateway_namespaces()], deployments.to_vec()].concat().join("\n---\n")
+}
+
+/// The Service in front of the external gateways of all revisions.
+pub struct GatewayService(&'static Cluster);
+
+impl GatewayService {
+    /// Its namespace.
+    pub const NAMESPACE: &str = "aks-istio-ingress";
+    /// Its name.
+    pub const NAME: &str = "aks-istio-ingressgateway-external";
+
+    /// Creates it, with this address.
+    pub async fn create(scenario: &Scenario, address: &str) -> Result<Self> {
+        let service = Self(scenario.cluster());
+        let spec =
+            json!({"type": "LoadBalancer", "selector": {"gateway": Self::NAME}, "ports": [{"port": 443}]});
+        let object = json!({"apiVersion": "v1", "kind": "Service", "spec": spec,
+            "metadata": {"name": Self::NAME, "namespace": Self::NAMESPACE}});
+        service.0.apply_yaml(&object.to_string()).await?;
+        service.has(address).await?;
+        Ok(service)
+    }
+
+    /// Gives it another address, as the cloud does.
+    pub async fn has(&self, address: &str) -> Result<()> {
+        let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": address}]}}}).to_string();
+        let name = ["patch", "service", Self::NAME, "-n", Self::NAMESPACE];
+        let patch = ["--subresource=status", "--type=merge", "-p", &status];
+        self.0.kubectl(&[name.as_slice(), &patch].concat()).await.map(drop)
+    }
+
+    /// Removes it.
+    pub async fn delete(self) -> Result<()> {
+        self.0.kubectl(&["delete", "service", Self::NAME, "-n", Self::NAMESPACE]).await.map(drop)
+    }
 }
 
 impl Azure {

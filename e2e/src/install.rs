@@ -8,6 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
+use meshupgrade_core::aks::ISTIO_NAMESPACE;
+use meshupgrade_core::labels::ADDON_GATEWAYS;
 use meshupgrade_testbed::{Cluster, client_for, wait_for};
 use serde_json::{Value, json};
 
@@ -29,6 +31,10 @@ pub const TOKEN_SECONDS: i64 = 3 * 3600;
 pub async fn install(cluster: &Cluster) -> Result<PathBuf> {
     let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}");
     cluster.apply_yaml(&namespace).await?;
+    if cluster.istio_namespace() == ISTIO_NAMESPACE {
+        // The add-on brings them, and the chart puts Roles into them.
+        cluster.apply_yaml(&gateway_namespaces()).await?;
+    }
     let istio = format!("istioNamespaces={{{}}}", cluster.istio_namespace());
     let tags = format!("revisionTags={{{}}}", TAGS.join(","));
     let values = ["--set", &istio, "--set", &tags];
@@ -39,6 +45,12 @@ pub async fn install(cluster: &Cluster) -> Result<PathBuf> {
     served(&cluster.client()).await?;
     in_force(&kubeconfig, NAMESPACE).await?;
     Ok(kubeconfig)
+}
+
+/// The namespaces of the AKS add-on's gateways.
+pub fn gateway_namespaces() -> String {
+    let namespace = |name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    ADDON_GATEWAYS.map(|name| namespace(name).to_string()).join("\n---\n")
 }
 
 /// What is installed of the rendered chart.

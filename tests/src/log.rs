@@ -121,6 +121,7 @@ fn of(about: Option<&About>) -> String {
         Some(About::Gateway(gateway)) => format!(" ({gateway})"),
         Some(About::Webhook(name)) => format!(" (webhook {name})"),
         Some(About::ConfigMap(map)) => format!(" ({map})"),
+        Some(About::Service(service)) => format!(" ({service})"),
         Some(About::Cluster(cluster)) => format!(" ({cluster})"),
     }
 }

@@ -339,6 +339,7 @@ impl Operator {
             namespaces,
             workloads,
             gateways: BTreeMap::new(),
+            gateway_services: BTreeMap::new(),
             aks: None,
             shared_mesh: BTreeMap::new(),
             pods: self

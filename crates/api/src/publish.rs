@@ -113,6 +113,9 @@ impl From<&Wait> for Blocked {
                 (Some("ConfigMap"), Some(map.namespace.to_string()), Some(map.name.clone()))
             }
             Some(About::Webhook(name)) => (Some("MutatingWebhookConfiguration"), None, Some(name.clone())),
+            Some(About::Service(service)) => {
+                (Some("Service"), Some(service.namespace.to_string()), Some(service.name.clone()))
+            }
             Some(About::Gateway(gateway)) => {
                 (Some("Gateway"), Some(gateway.namespace.to_string()), Some(gateway.name.clone()))
             }

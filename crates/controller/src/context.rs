@@ -1,7 +1,7 @@
 //! What every pass shares: clients, stores, and what is remembered between passes (nothing that must survive the
 //! process: that is in `status`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +10,10 @@ use jiff::Timestamp;
 use kube::{Api, ResourceExt};
 use meshupgrade_api::MeshUpgrade;
 use meshupgrade_core::decision::Needs;
-use meshupgrade_core::ids::{Uid, WorkloadRef};
+use meshupgrade_core::ids::{NamespaceName, Uid, WorkloadRef};
 use meshupgrade_core::intent::Intent;
-use meshupgrade_core::observed::{OtherUpgrade, Snapshot};
+use meshupgrade_core::labels;
+use meshupgrade_core::observed::{LoadBalancer, OtherUpgrade, Snapshot};
 
 use crate::census::Censuses;
 use crate::client::{CallError, Clients};
@@ -24,10 +25,12 @@ use crate::memory::{self, Memory};
 use crate::metric_sources::MetricSources;
 use crate::metrics::Metrics;
 use crate::observe::Stores;
+use crate::observe::service::RawService;
 use crate::proxies::ProxyCount;
 use crate::stop::Stop;
 use crate::watch::Poke;
 use crate::watch::config_maps::ConfigMapWatches;
+use crate::watch::namespaced::NamespacedWatches;
 use crate::watch::pods::PodWatches;
 use crate::watch::upgrades::{Guarded, UpgradeStore};
 
@@ -55,6 +58,8 @@ pub struct Context {
     pub pods: PodWatches,
     /// Watches of the ConfigMaps of Istio namespaces, on demand.
     pub config_maps: ConfigMapWatches,
+    /// Watches of the Services of the AKS add-on's gateways, on demand.
+    pub gateway_services: NamespacedWatches<RawService>,
     /// Cluster-wide looks, on demand.
     pub censuses: Censuses,
     /// Queries of metric sources, on demand.
@@ -136,16 +141,19 @@ impl Context {
                 self.metrics.upgrades.forget(&gone.name, &gone.record);
             }
         }
-        let named = self.all_upgrades();
-        let namespaces = named.iter().filter_map(|upgrade| upgrade.intent().ok());
-        self.config_maps.retain(&namespaces.map(|intent| intent.istio_namespace).collect());
+        let intents: Vec<Intent> =
+            self.all_upgrades().iter().filter_map(|upgrade| upgrade.intent().ok()).collect();
+        self.config_maps.retain(&intents.iter().map(|intent| intent.istio_namespace.clone()).collect());
+        self.gateway_services.retain(&intents.iter().flat_map(gateway_namespaces).collect());
     }
 
-    /// What one pass sees; `None` until the ConfigMaps of its Istio namespace are known.
+    /// What one pass sees; `None` until the ConfigMaps of its Istio namespace are known, and the Services of gateways if they can be.
     pub fn snapshot(&self, upgrade: &MeshUpgrade, intent: &Intent) -> Option<Snapshot> {
         let config_maps = self.config_maps.get(&intent.istio_namespace)?;
+        let gateway_services = self.gateway_services(intent)?;
         let needs = self.memory.needs(&intent.uid);
         Some(Snapshot {
+            gateway_services,
             pods: self.pods.get(&needs.pods),
             census: self.censuses.last(&intent.uid),
             proxies: self.proxies.last(),
@@ -158,6 +166,22 @@ impl Context {
             answers: self.metric_sources.answers(&intent.uid),
             ..self.stores.snapshot(&intent.istio_namespace, &config_maps)
         })
+    }
+
+    /// The Services of the add-on's gateways by namespace, without a namespace in which they cannot be read: nothing waits for a right
+    /// that is missing. `None` while they are being read.
+    fn gateway_services(&self, intent: &Intent) -> Option<BTreeMap<NamespaceName, Vec<Arc<LoadBalancer>>>> {
+        let read = gateway_namespaces(intent).map(|name| (self.gateway_services.get(&name), name));
+        let mut known = BTreeMap::new();
+        // All of them are asked for before the first one is awaited.
+        for (services, name) in read.collect::<Vec<_>>() {
+            match services {
+                Some(services) => drop(known.insert(name, services)),
+                None if self.gateway_services.problem(&name).is_some() => {}
+                None => return None,
+            }
+        }
+        Some(known)
     }
 
     /// Takes note of what the next pass must see. Returns when a census that has to wait can begin.
@@ -180,6 +204,12 @@ impl Context {
         others.sort_by(|a, b| a.name.cmp(&b.name));
         others
     }
+}
+
+/// Where the add-on has its own gateways, if the mesh is the add-on's.
+fn gateway_namespaces(intent: &Intent) -> impl Iterator<Item = NamespaceName> + use<> {
+    let addon = intent.is_addon();
+    labels::ADDON_GATEWAYS.into_iter().filter(move |_| addon).map(NamespaceName::from)
 }
 
 fn other_upgrade(upgrade: &MeshUpgrade, other: &MeshUpgrade) -> OtherUpgrade {

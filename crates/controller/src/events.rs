@@ -199,6 +199,13 @@ fn reference(about: &About) -> Option<ObjectReference> {
             name: Some(name.clone()),
             ..ObjectReference::default()
         },
+        About::Service(service) => ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Service".to_owned()),
+            namespace: Some(service.namespace.to_string()),
+            name: Some(service.name.clone()),
+            ..ObjectReference::default()
+        },
         About::Gateway(gateway) => ObjectReference {
             api_version: Some("gateway.networking.k8s.io/v1".to_owned()),
             kind: Some("Gateway".to_owned()),

@@ -12,6 +12,13 @@ use crate::pods::{image_version, workload_of};
 /// How many examples of one thing a census keeps; the rest is only counted.
 pub const SAMPLES: usize = 50;
 
+/// How many EnvoyFilters for certain versions of the proxy a census keeps; the rest is only counted.
+pub const MAX_VERSIONED_FILTERS: usize = 500;
+/// What [`Census::unreadable`] calls EnvoyFilters.
+pub const ENVOY_FILTERS: &str = "envoyfilters.networking.istio.io";
+/// What [`Census::unreadable`] calls the look at which kinds there are: without it no Istio resource is read.
+pub const API_DISCOVERY: &str = "API discovery";
+
 /// Kind of a Job.
 pub const JOB: &str = "Job";
 
@@ -37,6 +44,11 @@ pub struct Census {
     pub cron_jobs: Vec<CronJob>,
     /// Objects that name a revision: Gateways, Istio resources, validators, tag Services.
     pub references: Vec<Reference>,
+    /// EnvoyFilters with patches for certain versions of the proxy, without those that name a revision: they are references.
+    /// At most [`MAX_VERSIONED_FILTERS`].
+    pub versioned_filters: Vec<VersionedFilter>,
+    /// How many such EnvoyFilters there are.
+    pub versioned_filter_count: usize,
     /// What runs in the mesh and is not covered: WorkloadEntries, waypoints, east-west gateways.
     pub uncovered: Vec<String>,
     /// What could not be read, with the reason: whoever needs it must not assume that it is empty.
@@ -89,6 +101,17 @@ pub struct Reference {
     pub name: String,
     /// The revision that it names.
     pub revision: Revision,
+}
+
+/// An EnvoyFilter with patches that apply to certain versions of the proxy only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionedFilter {
+    /// Its namespace.
+    pub namespace: NamespaceName,
+    /// Its name.
+    pub name: String,
+    /// The regular expression of each such patch (`spec.configPatches[].match.proxy.proxyVersion`).
+    pub versions: Vec<String>,
 }
 
 /// Why a [`Reference`] matters.
@@ -145,6 +168,17 @@ impl Census {
                 revision,
                 gateway_api,
             });
+        }
+    }
+
+    /// Takes note of an EnvoyFilter, if any of its patches is for certain versions of the proxy only.
+    pub fn add_versioned_filter(&mut self, filter: VersionedFilter) {
+        if filter.versions.is_empty() {
+            return;
+        }
+        self.versioned_filter_count += 1;
+        if self.versioned_filters.len() < MAX_VERSIONED_FILTERS {
+            self.versioned_filters.push(filter);
         }
     }
 

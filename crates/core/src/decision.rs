@@ -8,7 +8,7 @@ use crate::aks::id::ClusterId;
 use crate::aks::seen::ClusterNeed;
 use crate::conditions::Conditions;
 use crate::effect::Effect;
-use crate::ids::{ConfigMapRef, GatewayRef, NamespaceName, Revision, WorkloadRef};
+use crate::ids::{ConfigMapRef, GatewayRef, NamespaceName, Revision, ServiceRef, WorkloadRef};
 use crate::intent::Verb;
 use crate::machine::phase::Phase;
 use crate::measure::Query;
@@ -171,6 +171,8 @@ pub enum About {
     Webhook(String),
     /// A ConfigMap.
     ConfigMap(ConfigMapRef),
+    /// A Service.
+    Service(ServiceRef),
     /// A managed cluster of Azure.
     Cluster(ClusterId),
 }

@@ -131,6 +131,21 @@ pub struct ConfigMapRef {
     pub name: String,
 }
 
+/// Which Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServiceRef {
+    /// Its namespace.
+    pub namespace: NamespaceName,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for ServiceRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Service {}/{}", self.namespace, self.name)
+    }
+}
+
 impl fmt::Display for ConfigMapRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ConfigMap {}/{}", self.namespace, self.name)

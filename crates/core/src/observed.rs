@@ -1,6 +1,6 @@
 //! What one pass saw of the cluster. Filled by the shell, read by [`crate::decide()`]; nothing here is remembered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -32,6 +32,9 @@ pub struct Snapshot {
     pub workloads: BTreeMap<WorkloadRef, Arc<Workload>>,
     /// All Gateways of the Gateway API; empty where the cluster does not know the kind.
     pub gateways: BTreeMap<GatewayRef, Arc<Gateway>>,
+    /// Services of type LoadBalancer in the namespaces of the AKS add-on's gateways ([`crate::labels::ADDON_GATEWAYS`]), where the mesh is
+    /// the add-on's. A namespace that is missing here is unknown, not empty.
+    pub gateway_services: BTreeMap<NamespaceName, Vec<Arc<LoadBalancer>>>,
     /// Pods of the namespaces that [`crate::decision::Needs`] named and whose watch is in sync.
     /// A namespace that is missing here is unknown, not empty.
     pub pods: BTreeMap<NamespaceName, Vec<Arc<Pod>>>,
@@ -231,6 +234,15 @@ pub struct Gateway {
     pub relabelled_by: Option<String>,
     /// Whether it is being deleted.
     pub terminating: bool,
+}
+
+/// A Service of type LoadBalancer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadBalancer {
+    /// Its name.
+    pub name: String,
+    /// Where it is reached from outside: IP addresses and host names of `status.loadBalancer.ingress`. Empty while it has none.
+    pub addresses: BTreeSet<String>,
 }
 
 /// An entry of a namespace's `managedFields`, without those of a subresource.

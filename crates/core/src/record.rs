@@ -19,6 +19,10 @@ pub const MAX_BATCH: usize = 100;
 pub const MAX_HISTORY: usize = 10;
 /// How many measurements are kept.
 pub const MAX_SAMPLES: usize = 10;
+/// How many Services of gateways have their addresses kept.
+pub const MAX_GATEWAY_SERVICES: usize = 20;
+/// How many addresses of each are kept: one of each family is usual.
+pub const MAX_GATEWAY_ADDRESSES: usize = 8;
 
 /// All that a decision remembers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -159,6 +163,10 @@ pub struct Run {
     /// When the last failure was counted, or a person asked for another attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_failed_at: Option<Timestamp>,
+    /// AKS: the addresses of the gateways' Services from before the target's control plane was there, or as a person accepted them
+    /// since. Keys are `namespace/name`; at most [`MAX_GATEWAY_SERVICES`], each with at most [`MAX_GATEWAY_ADDRESSES`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gateway_addresses: BTreeMap<String, BTreeSet<String>>,
     /// After the end: the shared mesh configuration of the control plane that is gone was looked at.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mesh_config_settled: bool,

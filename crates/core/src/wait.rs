@@ -59,6 +59,8 @@ wait_reasons! {
     InjectorConfigMissing => false,
     /// A gateway of the add-on that takes traffic already is not ready.
     GatewayNotReady => false,
+    /// The Service of the add-on's gateways has lost an address that it had before the target was started.
+    GatewayAddressChanged => true,
     /// What must be known is being read.
     Observing => false,
     /// Labels must stay for the settle time.

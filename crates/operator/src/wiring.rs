@@ -22,6 +22,7 @@ use meshupgrade_controller::proxies::ProxyCount;
 use meshupgrade_controller::stop::{self, Stop};
 use meshupgrade_controller::watch::Poke;
 use meshupgrade_controller::watch::config_maps::ConfigMapWatches;
+use meshupgrade_controller::watch::namespaced::NamespacedWatches;
 use meshupgrade_controller::watch::pods::PodWatches;
 use meshupgrade_controller::watch::upgrades::Guarded;
 use meshupgrade_controller::{admin, controller};
@@ -60,6 +61,7 @@ pub async fn run(args: Args) -> Result<()> {
     let context = Arc::new(Context {
         pods: PodWatches::new(clients.clone(), poke.clone(), health.clone()),
         config_maps: ConfigMapWatches::new(clients.clone(), poke.clone(), health.clone()),
+        gateway_services: NamespacedWatches::new(clients.clone(), poke.clone(), health.clone()),
         censuses: Censuses::default(),
         proxies: ProxyCount::default(),
         managed_clusters: ManagedClusters::new(

@@ -4,12 +4,12 @@ use jiff::Timestamp;
 use kube::api::{ApiResource, ListParams};
 use kube::discovery::{Discovery, Scope, verbs};
 use kube::{Api, Resource};
-use meshupgrade_core::census::{Census, ReferenceKind};
+use meshupgrade_core::census::{API_DISCOVERY, Census, ENVOY_FILTERS, ReferenceKind};
 use meshupgrade_core::ids::NamespaceName;
 use meshupgrade_core::labels;
 use serde::de::DeserializeOwned;
 
-use super::kinds::{self, RawCronJob, RawObject, RawValidating};
+use super::kinds::{self, EnvoyFilterFound, RawCronJob, RawEnvoyFilter, RawObject, RawValidating};
 use crate::client::{CallError, Clients};
 use crate::observe::Observed;
 use crate::observe::gateway::RawGateway;
@@ -123,7 +123,7 @@ impl Look<'_> {
         let discovery = Discovery::new(self.clients.calls()).filter(&ISTIO_GROUPS);
         let discovered = match self.clients.call(discovery.run_aggregated()).await {
             Ok(discovered) => discovered,
-            Err(error) => return note(census, "API discovery", Err(error)),
+            Err(error) => return note(census, API_DISCOVERY, Err(error)),
         };
         for group in discovered.groups() {
             for (resource, capabilities) in group.recommended_resources() {
@@ -135,6 +135,9 @@ impl Look<'_> {
     }
 
     async fn istio_kind(&self, census: &mut Census, resource: &ApiResource, namespaced: bool) {
+        if resource.kind == "EnvoyFilter" {
+            return self.envoy_filters(census).await;
+        }
         let api: Api<RawObject> = Api::all_with(self.clients.calls(), resource);
         let labelled = ListParams::default().labels(labels::REVISION);
         let result = self
@@ -158,6 +161,18 @@ impl Look<'_> {
             census.uncovered.extend(shortened(entries));
             note(census, &name, absent_is_fine(result));
         }
+    }
+
+    /// All of them are read, because any of them may be for certain versions of the proxy.
+    async fn envoy_filters(&self, census: &mut Census) {
+        let api: Api<RawEnvoyFilter> = Api::all(self.clients.calls());
+        let result = self
+            .pages(&api, &ListParams::default(), |filter| match kinds::envoy_filter(filter) {
+                EnvoyFilterFound::Reference(reference) => census.references.push(reference),
+                EnvoyFilterFound::Versioned(filter) => census.add_versioned_filter(filter),
+            })
+            .await;
+        note(census, ENVOY_FILTERS, absent_is_fine(result));
     }
 
     /// Lists page by page. An expired token (410) begins nothing anew here: the next census does.

@@ -1,7 +1,7 @@
 //! What a census reads besides pods, as far as it is parsed.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use meshupgrade_core::census::{CronJob, Reference, ReferenceKind};
+use meshupgrade_core::census::{CronJob, Reference, ReferenceKind, VersionedFilter};
 use meshupgrade_core::ids::{NamespaceName, Revision};
 use meshupgrade_core::labels;
 use serde::Deserialize;
@@ -122,6 +122,66 @@ pub fn gateway(raw: &RawGateway) -> GatewayFound {
     }
 }
 
+/// An EnvoyFilter.
+pub type RawEnvoyFilter = Slim<EnvoyFilterSpec>;
+
+slim::resource!(
+    RawEnvoyFilter,
+    NamespaceResourceScope,
+    "networking.istio.io",
+    "v1alpha3",
+    "EnvoyFilter",
+    "envoyfilters"
+);
+
+/// `spec` of an EnvoyFilter.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EnvoyFilterSpec {
+    config_patches: Option<Vec<ConfigPatch>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct ConfigPatch {
+    r#match: Option<PatchMatch>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct PatchMatch {
+    proxy: Option<ProxyMatch>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ProxyMatch {
+    proxy_version: Option<String>,
+}
+
+/// What an EnvoyFilter means for a census.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnvoyFilterFound {
+    /// It names a revision: no other reads it, whatever its patches are for.
+    Reference(Reference),
+    /// It is read by every revision. Of its patches those that are for certain versions of the proxy.
+    Versioned(VersionedFilter),
+}
+
+/// Looks at an EnvoyFilter. An empty expression is none: it matches every version.
+pub fn envoy_filter(raw: RawEnvoyFilter) -> EnvoyFilterFound {
+    if let Some(reference) = labelled(ReferenceKind::IstioResource, "EnvoyFilter", &raw.metadata) {
+        return EnvoyFilterFound::Reference(reference);
+    }
+    let patches = raw.spec.config_patches.unwrap_or_default().into_iter();
+    let versions = patches.filter_map(|patch| patch.r#match?.proxy?.proxy_version);
+    EnvoyFilterFound::Versioned(VersionedFilter {
+        namespace: namespace_of(&raw.metadata).unwrap_or_default(),
+        versions: versions.filter(|version| !version.is_empty()).collect(),
+        name: raw.metadata.name.unwrap_or_default(),
+    })
+}
+
 /// An object of which only the metadata is read.
 pub type RawObject = kube::core::PartialObjectMeta<kube::core::DynamicObject>;
 
@@ -213,6 +273,36 @@ mod tests {
     fn waypoints_and_east_west_gateways_are_not_covered() {
         assert_eq!(found("istio-waypoint", &json!({})).uncovered.as_deref(), Some("waypoint shop/edge"));
         assert!(found("istio-east-west", &json!({})).uncovered.unwrap().starts_with("east-west"));
+    }
+
+    #[test]
+    fn an_envoy_filter_is_the_versions_of_its_patches_unless_it_names_a_revision() {
+        let filter = |labels: &Value| {
+            let raw: RawEnvoyFilter = serde_json::from_value(json!({
+                "metadata": {"name": "lua", "namespace": "shop", "labels": labels},
+                "spec": {"workloadSelector": {"labels": {"app": "web"}}, "configPatches": [
+                    {"applyTo": "HTTP_FILTER", "patch": {"operation": "MERGE"}},
+                    {"match": {"context": "ANY"}},
+                    {"match": {"proxy": {"metadata": {"a": "b"}}}},
+                    {"match": {"proxy": {"proxyVersion": ""}}},
+                    {"match": {"proxy": {"proxyVersion": "^1\\.27.*"}}},
+                    {"match": null},
+                ]},
+            }))
+            .unwrap();
+            envoy_filter(raw)
+        };
+        let EnvoyFilterFound::Versioned(found) = filter(&json!({})) else { panic!("a reference") };
+        assert_eq!((found.namespace.as_str(), found.name.as_str()), ("shop", "lua"));
+        assert_eq!(found.versions, [r"^1\.27.*"]);
+        let EnvoyFilterFound::Reference(found) = filter(&json!({"istio.io/rev": "asm-1-27"})) else {
+            panic!("not a reference")
+        };
+        assert_eq!((found.object_kind.as_str(), found.revision.as_str()), ("EnvoyFilter", "asm-1-27"));
+        let empty: RawEnvoyFilter = serde_json::from_value(json!({"metadata": {"name": "e"}})).unwrap();
+        assert!(
+            matches!(envoy_filter(empty), EnvoyFilterFound::Versioned(found) if found.versions.is_empty())
+        );
     }
 
     #[test]

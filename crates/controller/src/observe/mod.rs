@@ -5,6 +5,7 @@ pub mod config_map;
 pub mod gateway;
 pub mod namespace;
 pub mod pod;
+pub mod service;
 pub mod webhook;
 pub mod workload;
 
@@ -143,8 +144,8 @@ impl Stores {
         self.namespaces.all()
     }
 
-    /// What the cluster-wide watches know, as a snapshot. The rest of it is filled in by the caller: pods, census,
-    /// other upgrades, what was applied.
+    /// What the cluster-wide watches know, as a snapshot. The rest of it is filled in by the caller: pods, Services
+    /// of gateways, census, other upgrades, what was applied.
     pub fn snapshot(&self, istio_namespace: &NamespaceName, config_maps: &[Arc<ConfigMapSeen>]) -> Snapshot {
         Snapshot {
             webhooks: self.webhooks(),
@@ -153,6 +154,7 @@ impl Stores {
             namespaces: self.namespaces(),
             workloads: self.workloads(),
             gateways: self.gateways.all(),
+            gateway_services: BTreeMap::new(),
             pods: BTreeMap::new(),
             budgets: self.budgets(),
             census: None,

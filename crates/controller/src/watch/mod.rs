@@ -5,6 +5,7 @@
 
 pub mod config_maps;
 mod intake;
+pub mod namespaced;
 pub mod on_demand;
 pub mod optional;
 pub mod pods;
@@ -131,6 +132,7 @@ async fn until<K>(
                     tokio::time::sleep(wait).await;
                 }
                 Ok(None) | Err(_) => {
+                    health.failed(&path, "the list does not end");
                     tracing::warn!(path, "the list does not end: beginning again");
                     tokio::time::sleep(failures.fail()).await;
                     break;

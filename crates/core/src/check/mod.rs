@@ -6,8 +6,10 @@ mod aks;
 mod completion;
 #[cfg(test)]
 mod completion_tests;
+mod envoy_filters;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod gateway_addresses;
 mod label_owners;
 mod preflight;
 #[cfg(test)]
@@ -32,6 +34,9 @@ use crate::plan::{Plan, Unrestartable, WaveKind};
 pub const PREFLIGHT: &[&str] = &names(&preflight::CHAIN);
 /// Names of the completion checks, in the order of their results.
 pub const COMPLETION: &[&str] = &names(&completion::CHAIN);
+
+/// How many characters of a value that a person wrote are worth showing.
+const VALUE_SHOWN: usize = 120;
 
 /// What all checks look at. `source` and `target` are those of the run, whichever way it goes.
 #[derive(Clone, Copy, Debug)]
@@ -143,6 +148,15 @@ fn planned<'a>(input: &CheckInput<'a>) -> Vec<&'a Namespace> {
 fn planned_names<'a>(input: &CheckInput<'a>) -> BTreeSet<&'a NamespaceName> {
     let moved = input.plan.waves.iter().filter(|wave| wave.kind != WaveKind::Gateways);
     moved.flat_map(|wave| &wave.namespaces).collect()
+}
+
+/// The beginning of a value that a person wrote: enough to know it by.
+fn shown(value: &str) -> String {
+    match value.char_indices().nth(VALUE_SHOWN) {
+        _ if value.is_empty() => "none".to_owned(),
+        Some((end, _)) => format!("{}…", value.get(..end).unwrap_or_default()),
+        None => value.to_owned(),
+    }
 }
 
 /// A few of these names, if there are any at all.

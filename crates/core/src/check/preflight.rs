@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::proxies::no_running_jobs;
 use super::{
-    Check, CheckInput, Finding, addon_labels, aks, label_owners, listed, planned, problem, revision_tags,
-    warning,
+    Check, CheckInput, Finding, addon_labels, aks, envoy_filters, gateway_addresses, label_owners, listed,
+    planned, problem, revision_tags, shown, warning,
 };
 use crate::gate;
 use crate::ids::{NamespaceName, Revision};
@@ -16,7 +16,7 @@ use crate::labels;
 use crate::observed::{DEFAULT_TRUST_DOMAIN, Labels, MeshConfig, Workload};
 
 /// All of them, in the order of their results.
-pub(super) const CHAIN: [Check; 25] = [
+pub(super) const CHAIN: [Check; 27] = [
     Check { name: "SourceIstiodReady", find: source_istiod_ready },
     Check { name: "InjectionLabelsUnambiguous", find: injection_labels_unambiguous },
     Check { name: "NamespacesAssigned", find: namespaces_assigned },
@@ -25,6 +25,7 @@ pub(super) const CHAIN: [Check; 25] = [
     Check { name: "TrustDomainEqual", find: trust_domain_equal },
     Check { name: "DiscoverySelectorsEqual", find: discovery_selectors_equal },
     Check { name: "RootCertificateShared", find: root_certificate_shared },
+    Check { name: "EnvoyFiltersMatchTarget", find: envoy_filters::find },
     Check { name: "LabelOwners", find: label_owners::find },
     Check { name: "RevisionTags", find: revision_tags::find },
     Check { name: "BudgetsCanBeMet", find: budgets_can_be_met },
@@ -42,6 +43,7 @@ pub(super) const CHAIN: [Check; 25] = [
     Check { name: "AksNativeSidecars", find: aks::native_sidecars },
     Check { name: "AksMeshConfigCopied", find: aks::mesh_config_copied },
     Check { name: "AksLabelsWithoutEffect", find: addon_labels::find },
+    Check { name: "AksGatewayAddressesReadable", find: gateway_addresses::find },
 ];
 
 /// Reason of a namespace that no wave takes, in [`crate::plan::LeftNamespace`].
@@ -50,8 +52,6 @@ const UNASSIGNED: &str = "NamespaceUnassigned";
 const BUDGET_NEVER_MET: &str = "BudgetNeverMet";
 /// Reasons of what is not restarted that other checks speak of, or that need nothing done.
 const SAID_ELSEWHERE: [&str; 3] = [BUDGET_NEVER_MET, "PodTemplateDecidesRevision", "CronJob"];
-/// How much of a discovery selector is worth showing.
-const SELECTOR_SHOWN: usize = 120;
 
 /// Whether the run repairs what a control plane left behind that is gone.
 pub(super) fn repairs_what_is_left(input: &CheckInput<'_>) -> bool {
@@ -273,14 +273,6 @@ fn config_map(revision: &Revision) -> String {
     match revision.as_str() {
         "default" => "istio".to_owned(),
         name => format!("istio-{name}"),
-    }
-}
-
-fn shown(value: &str) -> String {
-    match value.char_indices().nth(SELECTOR_SHOWN) {
-        _ if value.is_empty() => "none".to_owned(),
-        Some((end, _)) => format!("{}…", value.get(..end).unwrap_or_default()),
-        None => value.to_owned(),
     }
 }
 

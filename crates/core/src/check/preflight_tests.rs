@@ -46,6 +46,7 @@ fn the_names_are_those_of_the_guide_in_their_order() {
         "TrustDomainEqual",
         "DiscoverySelectorsEqual",
         "RootCertificateShared",
+        "EnvoyFiltersMatchTarget",
         "LabelOwners",
         "RevisionTags",
         "BudgetsCanBeMet",
@@ -63,6 +64,7 @@ fn the_names_are_those_of_the_guide_in_their_order() {
         "AksNativeSidecars",
         "AksMeshConfigCopied",
         "AksLabelsWithoutEffect",
+        "AksGatewayAddressesReadable",
     ];
     assert_eq!(PREFLIGHT, names);
 }

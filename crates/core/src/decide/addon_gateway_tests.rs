@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::tests::{app, at, pod, reference, run, stored};
 use super::{Decision, decide};
@@ -15,10 +15,12 @@ use crate::aks::seen::ClusterSeen;
 use crate::check::fixture::{Mesh, SOURCE, TARGET};
 use crate::ids::NamespaceName;
 use crate::machine::phase::Phase;
-use crate::observed::PodProblem;
+use crate::observed::{LoadBalancer, PodProblem};
 use crate::wait::WaitReason;
 
 const INGRESS: &str = "aks-istio-ingress";
+const SERVICE: &str = "aks-istio-ingressgateway-external";
+const KEY: &str = "aks-istio-ingress/aks-istio-ingressgateway-external";
 const OLD: &str = "aks-istio-ingressgateway-external-asm-1-27";
 const NEW: &str = "aks-istio-ingressgateway-external-asm-1-28";
 
@@ -66,6 +68,24 @@ fn decided(mesh: &Mesh) -> Decision {
 
 fn waits(decision: &Decision) -> Vec<(WaitReason, &str)> {
     decision.view.blocked.iter().map(|wait| (wait.reason, wait.because.as_str())).collect()
+}
+
+/// The Service of the external gateways has these addresses.
+fn service(mesh: &mut Mesh, addresses: &[&str]) {
+    let addresses = addresses.iter().map(|address| (*address).to_owned()).collect();
+    let service = LoadBalancer { name: SERVICE.into(), addresses };
+    mesh.snapshot.gateway_services.insert(INGRESS.into(), vec![service.into()]);
+}
+
+fn addresses(decision: &Decision) -> Vec<(&str, Vec<&str>)> {
+    let kept = run(decision).gateway_addresses.iter();
+    kept.map(|(key, all)| (key.as_str(), all.iter().map(String::as_str).collect())).collect()
+}
+
+/// After the start, with this address before it.
+fn decided_with(mesh: &Mesh, before: &Value) -> Decision {
+    let record = stored(mesh, Phase::StartingControlPlane, &json!({"gatewayAddresses": before}));
+    decide(at(10), &mesh.intent, &record, &mesh.snapshot)
 }
 
 fn unschedulable(mesh: &mut Mesh, namespace: &str, name: &str) {
@@ -139,4 +159,87 @@ fn an_istiod_without_room_is_told_in_the_words_of_the_scheduler() {
     let [(reason, because)] = waits(&decision)[..] else { panic!("{:?}", waits(&decision)) };
     assert_eq!(reason, WaitReason::IstiodNotReady);
     assert!(because.contains("Insufficient cpu"), "{because}");
+}
+
+/// Before the start: in a run that is not the first write's yet, everything is looked at anew in each pass.
+fn before_the_start(mesh: &Mesh, known: &Value) -> Decision {
+    let more = json!({"startedAt": null, "gatewayAddresses": known});
+    let record = stored(mesh, Phase::StartingControlPlane, &more);
+    decide(at(10), &mesh.intent, &record, &mesh.snapshot)
+}
+
+#[test]
+fn addresses_are_remembered_until_the_target_is_there() {
+    let mut mesh = addon();
+    mesh.census(|census| census.taken_at = Some(at(9)));
+    let there = mesh.snapshot.clone();
+    mesh.snapshot.control_planes.remove(&TARGET.into());
+    mesh.snapshot.webhooks.retain(|webhook| webhook.revision != Some(TARGET.into()));
+    service(&mut mesh, &["20.0.0.1"]);
+    let waiting =
+        before_the_start(&mesh, &json!({"aks-istio-ingress/gone": ["20.9.9.9"], KEY: ["20.0.0.7"]}));
+    assert_eq!(waits(&waiting)[0].0, WaitReason::RevisionNotFound);
+    assert_eq!(addresses(&waiting), [(KEY, vec!["20.0.0.1"])]);
+    // Not known now, as after a restart of the operator.
+    mesh.snapshot.gateway_services.clear();
+    let unknown = before_the_start(&mesh, &json!({KEY: ["20.0.0.1"]}));
+    assert_eq!(addresses(&unknown), [(KEY, vec!["20.0.0.1"])]);
+    // Somebody else started it, and what is there may be new already.
+    mesh.snapshot = there;
+    service(&mut mesh, &["20.0.0.2"]);
+    let started = before_the_start(&mesh, &json!({KEY: ["20.0.0.1"]}));
+    assert!(run(&started).started_at.is_some());
+    assert_eq!(addresses(&started), [(KEY, vec!["20.0.0.1"])]);
+    let next = decide(at(11), &mesh.intent, &started.record, &mesh.snapshot);
+    assert_eq!(waits(&next)[0].0, WaitReason::GatewayAddressChanged, "{:?}", waits(&next));
+}
+
+#[test]
+fn an_address_that_changes_with_the_start_holds_up_every_label() {
+    let mut mesh = addon();
+    let before = json!({KEY: ["20.0.0.1"]});
+    let waits_with = |mesh: &Mesh, has: &str| {
+        let decision = decided_with(mesh, &before);
+        assert_eq!(run(&decision).phase, Phase::StartingControlPlane);
+        let [(reason, because)] = waits(&decision)[..] else { panic!("{:?}", waits(&decision)) };
+        assert_eq!(reason, WaitReason::GatewayAddressChanged);
+        let text = format!("Service {KEY} had 20.0.0.1 before {TARGET} was started, and has {has} now");
+        assert!(because.contains(&text), "{because}");
+        assert!(because.contains("DNS records") && because.contains("spec.rollback.requested"), "{because}");
+        assert!(because.contains("kubectl annotate meshupgrade mesh meshupgrade.io/retry="), "{because}");
+    };
+    service(&mut mesh, &["20.0.0.2"]);
+    waits_with(&mesh, "20.0.0.2");
+    service(&mut mesh, &[]);
+    waits_with(&mesh, "no address");
+    mesh.snapshot.gateway_services.insert(INGRESS.into(), Vec::new());
+    waits_with(&mesh, "no address");
+    // It comes back, or another one comes to it.
+    service(&mut mesh, &["20.0.0.1", "fd00::1"]);
+    assert_eq!(run(&decided_with(&mesh, &before)).phase, Phase::Migrating);
+}
+
+#[test]
+fn a_person_accepts_the_new_address_by_a_retry() {
+    let mut mesh = addon();
+    mesh.intent.retry = Some("1".into());
+    let before = json!({KEY: ["20.0.0.1"], "aks-istio-ingress/gone": ["20.0.0.9"]});
+    service(&mut mesh, &["20.0.0.2"]);
+    let accepted = decided_with(&mesh, &before);
+    assert_eq!(run(&accepted).phase, Phase::Migrating);
+    assert_eq!(addresses(&accepted), [(KEY, vec!["20.0.0.2"])]);
+    let told =
+        |event: &crate::decision::Event| event.reason == "RetryAccepted" && event.note.contains("20.0.0.2");
+    assert!(accepted.events.iter().any(told), "{:?}", accepted.events);
+    // One of a workload says nothing about it.
+    mesh.intent.retry = Some("Deployment/shop/web#1".into());
+    assert_eq!(run(&decided_with(&mesh, &before)).phase, Phase::StartingControlPlane);
+}
+
+#[test]
+fn where_there_was_no_address_or_none_can_be_read_nothing_waits() {
+    let mut mesh = addon();
+    assert_eq!(run(&decided_with(&mesh, &json!({KEY: ["20.0.0.1"]}))).phase, Phase::Migrating);
+    service(&mut mesh, &["20.0.0.2"]);
+    assert_eq!(run(&decided_with(&mesh, &json!({}))).phase, Phase::Migrating);
 }

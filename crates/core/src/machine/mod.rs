@@ -10,6 +10,7 @@ pub(crate) mod batch;
 pub(crate) mod complete;
 pub(crate) mod failure;
 pub(crate) mod fill;
+pub(crate) mod gateway_addresses;
 pub(crate) mod gateways;
 pub(crate) mod mesh_config;
 pub(crate) mod pass;

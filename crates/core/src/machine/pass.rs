@@ -462,6 +462,7 @@ fn new_run(intent: &Intent, counter: u32) -> Run {
         cloud_done: false,
         cloud_failures: 0,
         cloud_failed_at: None,
+        gateway_addresses: std::collections::BTreeMap::new(),
         mesh_config_settled: false,
     }
 }

@@ -9,7 +9,7 @@ use crate::inventory::discover_source;
 use crate::machine::pass::{Pass, after, pair};
 use crate::machine::people;
 use crate::machine::phase::{Phase, Trigger};
-use crate::machine::{addon_gateways, aks, gateways, mesh_config};
+use crate::machine::{addon_gateways, aks, gateway_addresses, gateways, mesh_config};
 use crate::planning;
 use crate::record::{CloudStep, RollbackCause};
 use crate::wait::{Wait, WaitReason};
@@ -191,6 +191,7 @@ pub fn control_plane(pass: &mut Pass<'_>) -> bool {
     if pass.intent.rollback_requested {
         return roll_back_before_the_start(pass);
     }
+    gateway_addresses::remember(pass);
     if !people::may_begin(pass) || !pass.may_start() {
         return false;
     }
@@ -228,7 +229,9 @@ fn addon_control_plane(pass: &mut Pass<'_>) -> bool {
         wait_for_istiod(pass, wait);
         return false;
     }
-    addon_gateways::ready(pass) && pass.go(Trigger::ControlPlaneReady)
+    // Both are told.
+    let (ready, kept) = (addon_gateways::ready(pass), gateway_addresses::kept(pass));
+    ready && kept && pass.go(Trigger::ControlPlaneReady)
 }
 
 /// Notes what the control plane lacks. Why pods of istiod do not come up is told by the pods themselves.

@@ -1,0 +1,57 @@
+//! Watches of one kind in those namespaces that some MeshUpgrade has to do with: the operator has no right to read it elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kube::Api;
+use kube::core::NamespaceResourceScope;
+use meshupgrade_core::ids::NamespaceName;
+
+use super::Poke;
+use super::on_demand::OnDemand;
+use crate::client::Clients;
+use crate::health::Health;
+use crate::observe::Observed;
+
+/// The watches of a kind by namespace.
+#[derive(Debug)]
+pub struct NamespacedWatches<S: Observed> {
+    clients: Clients,
+    poke: Poke,
+    health: Health,
+    running: Mutex<BTreeMap<NamespaceName, OnDemand<S>>>,
+}
+
+impl<S: Observed<Scope = NamespaceResourceScope>> NamespacedWatches<S> {
+    /// No watch yet.
+    pub fn new(clients: Clients, poke: Poke, health: Health) -> Self {
+        Self { clients, poke, health, running: Mutex::default() }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<NamespaceName, OnDemand<S>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The objects of a namespace that matter; `None` until they are known. Begins to watch when asked first.
+    pub fn get(&self, namespace: &NamespaceName) -> Option<Vec<Arc<S::Value>>> {
+        let mut running = self.lock();
+        running.retain(|_, watch| !watch.is_broken());
+        let watch = running.entry(namespace.clone()).or_insert_with(|| self.start(namespace));
+        Some(watch.known()?.all().into_values().collect())
+    }
+
+    /// Why the objects of a namespace cannot be read, if they cannot.
+    pub fn problem(&self, namespace: &NamespaceName) -> Option<String> {
+        self.health.failure(&S::url_path(&(), Some(namespace.as_str())))
+    }
+
+    /// Ends the watches of namespaces that nobody names any more.
+    pub fn retain(&self, named: &BTreeSet<NamespaceName>) {
+        self.lock().retain(|namespace, _| named.contains(namespace));
+    }
+
+    fn start(&self, namespace: &NamespaceName) -> OnDemand<S> {
+        let api: Api<S> = Api::namespaced(self.clients.watches(), namespace.as_str());
+        OnDemand::start(api, |_| true, self.poke.clone(), self.health.clone())
+    }
+}
