@@ -83,7 +83,7 @@ async fn told_in_the_plan(s: &mut Scenario) -> Result<()> {
     s.cluster().kubectl(&["delete", "envoyfilter", "old", "-n", "default"]).await?;
     ensure!(status?.blocked.iter().any(|row| row.reason == "PlanOnly"), "it waits for something else");
     s.wait_status("mesh", "the right to be noticed", |status| {
-        !warns(status, "AksGatewayAddressesReadable", "")
+        !warns(status, "AksGatewayAddressesReadable", "cannot be read")
     })
     .await?;
     azure.judge(0)

@@ -118,7 +118,8 @@ impl Look<'_> {
         note(census, "services", result);
     }
 
-    /// Which kinds exist depends on the versions of Istio: the API server says.
+    /// Which kinds exist depends on the versions of Istio: the API server says. Each kind in its most stable version: a group's
+    /// preferred one lacks some of them, since EnvoyFilter and ProxyConfig have no `v1`.
     async fn istio_resources(&self, census: &mut Census) {
         let discovery = Discovery::new(self.clients.calls()).filter(&ISTIO_GROUPS);
         let discovered = match self.clients.call(discovery.run_aggregated()).await {
@@ -126,7 +127,7 @@ impl Look<'_> {
             Err(error) => return note(census, API_DISCOVERY, Err(error)),
         };
         for group in discovered.groups() {
-            for (resource, capabilities) in group.recommended_resources() {
+            for (resource, capabilities) in group.resources_by_stability() {
                 if capabilities.supports_operation(verbs::LIST) {
                     self.istio_kind(census, &resource, capabilities.scope == Scope::Namespaced).await;
                 }
