@@ -112,7 +112,6 @@ pub enum InjectionMode {
 
 impl InjectionMode {
     /// Whether it is the one that plans of older versions have.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -12,8 +12,11 @@ use serde_json::json;
 use super::{RUN, aks, begin, is_gone};
 
 /// A scenario with az, which is installed before the time of the scenario begins.
+#[expect(clippy::panic, reason = "that is how a test fails")]
 fn with_az(name: &str, body: impl AsyncFnOnce(&mut Scenario) -> Result<()>) {
-    clients::install().unwrap();
+    if let Err(error) = clients::install() {
+        panic!("{error:#}");
+    }
     aks(name, body);
 }
 
