@@ -363,14 +363,15 @@ impl World {
         if accepted != expected {
             return Err(self.told(&format!("accepted were {accepted:?} and not {expected:?}")));
         }
+        // In the order in which they were sent: one that was late is refused after the one that took its place.
+        let mut puts = self.puts();
+        puts.sort_by_key(|entry| entry.at);
         let mut in_effect = None;
-        for entry in self.puts() {
+        for entry in puts {
             if !entry.foreign_changes.is_empty() {
                 return Err(self.told(&format!("a write changed {:?}", entry.foreign_changes)));
             }
-            // One that came late, after its own repetition, is refused by its If-Match: nobody knew of it when it was repeated.
-            let overtaken = entry.status == Some(412);
-            if in_effect.is_some() && in_effect == entry.revisions && !overtaken {
+            if in_effect.is_some() && in_effect == entry.revisions {
                 return Err(self.told(&format!("{in_effect:?} was asked for although it was in effect")));
             }
             if entry.accepted {
