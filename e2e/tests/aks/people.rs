@@ -13,8 +13,11 @@ use super::{RUN, aks, begin, is_gone};
 
 /// A scenario with az, which is installed before the time of the scenario begins.
 fn with_az(name: &str, body: impl AsyncFnOnce(&mut Scenario) -> Result<()>) {
-    clients::install().unwrap();
-    aks(name, body);
+    let installed = clients::install();
+    aks(name, async |s: &mut Scenario| {
+        installed?;
+        body(s).await
+    });
 }
 
 /// Somebody has started the upgrade: the run takes it over, and its end is the only write of the operator.

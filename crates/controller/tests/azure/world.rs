@@ -363,8 +363,11 @@ impl World {
         if accepted != expected {
             return Err(self.told(&format!("accepted were {accepted:?} and not {expected:?}")));
         }
+        // In the order in which they were sent: one that was late is refused after the one that took its place.
+        let mut puts = self.puts();
+        puts.sort_by_key(|entry| entry.at);
         let mut in_effect = None;
-        for entry in self.puts() {
+        for entry in puts {
             if !entry.foreign_changes.is_empty() {
                 return Err(self.told(&format!("a write changed {:?}", entry.foreign_changes)));
             }
