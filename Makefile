@@ -59,7 +59,7 @@ e2e-defaults: ## one upgrade with every default (about a minute)
 e2e-telemetry: ## a real Prometheus, and xDS clients of the real istiods (about a minute)
 	$(E2E) --test telemetry
 
-e2e-aks: ## the AKS add-on, with a simulated Azure that installs and removes real istiods
+e2e-aks: ## the AKS add-on, with a simulated Azure that installs and removes real istiods, and the real az (about 3 minutes)
 	$(E2E) --test aks
 
 e2e-long: ## faults, first half
