@@ -287,3 +287,47 @@ fn a_pod_without_a_sidecar_is_seen() {
         assert!(violations[0].what.contains(text));
     }
 }
+
+/// The webhook of the tag `prod` is set to a revision.
+fn tag(log: &mut Planted, user: &str, revision: &str, entry: &Value) {
+    let about = json!({"apiGroup": "admissionregistration.k8s.io", "resource": "mutatingwebhookconfigurations",
+        "name": "istio-revision-tag-prod"});
+    let labels = json!({"istio.io/rev": revision});
+    let request = json!({"metadata": {"resourceVersion": "1", "labels": labels,
+        "annotations": {"meshupgrade.io/relabelled-by": FORWARD}}, "webhooks": [entry]});
+    let answer = json!({"metadata": {"labels": {"istio.io/rev": revision, "istio.io/tag": "prod"}}});
+    log.call(user, "patch", &about, &request, answer);
+}
+
+#[test]
+fn a_tag_leads_its_namespaces_and_is_written_as_little_as_a_label() {
+    let mut case = case();
+    case.tags.insert("istio-revision-tag-prod".to_owned());
+    let entry = json!({"name": "rev.namespace", "clientConfig": {}});
+    let begun = || {
+        let mut log = before();
+        tag(&mut log, "admin", "old", &entry);
+        log.label("admin", "first", "prod", "");
+        log
+    };
+    let restarted = |log: &mut Planted| {
+        log.wait(5000);
+        log.intent("first", &["a"]);
+        log.roll("first", "a", FORWARD, "new");
+    };
+    let mut log = begun();
+    tag(&mut log, OPERATOR, "new", &entry);
+    restarted(&mut log);
+    assert!(!broken(&case, &log).contains(&"label-before-restart"), "{:?}", judge(&case, &log.log(), &[]));
+    assert!(!broken(&case, &log).contains(&"nothing-outside-the-plan"));
+    let mut early = begun();
+    restarted(&mut early);
+    assert!(found(&case, &early, "label-before-restart").contains("said Some(\"old\")"));
+    tag(&mut log, OPERATOR, "new", &entry);
+    assert!(found(&case, &log, "each-label-once").contains("webhook istio-revision-tag-prod"));
+    let mut selector = begun();
+    tag(&mut selector, OPERATOR, "new", &json!({"name": "rev.namespace", "objectSelector": {}}));
+    assert!(found(&case, &selector, "nothing-outside-the-plan").contains("objectSelector"));
+    case.tags.clear();
+    assert!(found(&case, &log, "nothing-outside-the-plan").contains("not in scope"));
+}
