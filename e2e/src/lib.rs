@@ -26,6 +26,7 @@ pub mod operator;
 pub mod referee;
 pub mod scenario;
 pub mod state;
+pub mod tags;
 pub mod tail;
 pub mod telemetry;
 pub mod upgrade;

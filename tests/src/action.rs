@@ -48,6 +48,8 @@ pub enum Action {
     Label(NamespaceName, Option<&'static str>),
     /// Points a revision tag at a revision with istioctl.
     Tag(&'static str, &'static str),
+    /// Points only the Service of a revision tag at a revision, with kubectl.
+    TagService(&'static str, &'static str),
     /// Creates a namespace with a running application.
     CreateNamespace(String, Option<String>),
     /// Deletes a namespace with all that is in it.
@@ -130,6 +132,7 @@ pub fn act(world: &mut World, action: Action) {
         | Action::Scale(..)
         | Action::ReplaceTemplate(_) => on_workload(world, action),
         Action::Tag(name, revision) => world.tag(name, revision),
+        Action::TagService(name, revision) => world.tag_service(name, revision),
         Action::Label(name, revision) => world.set_label(&name, revision, KUBECTL, false),
         Action::DeleteUnready(workload) => people::delete_unready(world, &workload),
         Action::Sicken(workload, revision) => {
@@ -352,6 +355,9 @@ impl fmt::Display for Action {
             Self::Telemetry(source) => write!(f, "sets the metric source to {source:?}"),
             Self::Ail(workload, revision) => write!(f, "lets requests of {workload} fail on {revision}"),
             Self::Tag(name, revision) => write!(f, "points revision tag {name} at {revision}"),
+            Self::TagService(name, revision) => {
+                write!(f, "points the Service of revision tag {name} at {revision}")
+            }
             Self::Soothe => write!(f, "mends all requests"),
         }
     }

@@ -71,6 +71,10 @@ impl Writer {
                 let because = &effect.because;
                 self.line(now, &format!("tag      {} to {}: {because}", effect.tag, effect.revision));
             }
+            Happening::TagServiceMoved { effect, .. } => {
+                let because = &effect.because;
+                self.line(now, &format!("service  of tag {} to {}: {because}", effect.tag, effect.revision));
+            }
             Happening::Restarted { effect, changed, .. } => {
                 let again = if *changed { "" } else { " (nothing changes)" };
                 let stamp = effect.stamp.rsplit('.').take(2).collect::<Vec<_>>();

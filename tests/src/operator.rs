@@ -335,6 +335,7 @@ impl Operator {
             census_problem: None,
             proxies: None,
             webhooks: planes.webhooks.as_ref().clone(),
+            istiod_services: Some(planes.istiod_services.as_ref().clone()),
             control_planes: planes.planes.as_ref().clone(),
             namespaces,
             workloads,
@@ -389,6 +390,7 @@ impl Operator {
             Effect::Relabel(relabel) => around.world.relabel(relabel, seen).map(|()| 0),
             Effect::Restart(restart) => around.world.restart(restart, seen),
             Effect::Tag(change) => around.world.move_tag(change, seen).map(|()| 0),
+            Effect::TagService(change) => around.world.move_tag_service(change, seen).map(|()| 0),
             Effect::Gateway(_) | Effect::SetRevisions(_) | Effect::MeshConfig(_) => {
                 Err(crate::world::api::Refusal::NotFound)
             }
@@ -422,7 +424,11 @@ impl Operator {
                 }
             }
             // These worlds have neither Gateways nor a cloud, and a tag is seen with the next look.
-            Effect::Tag(_) | Effect::Gateway(_) | Effect::SetRevisions(_) | Effect::MeshConfig(_) => {}
+            Effect::Tag(_)
+            | Effect::TagService(_)
+            | Effect::Gateway(_)
+            | Effect::SetRevisions(_)
+            | Effect::MeshConfig(_) => {}
         }
     }
 
@@ -475,6 +481,7 @@ fn identity(effect: &Effect) -> (About, String) {
         Effect::Relabel(relabel) => (About::Namespace(relabel.namespace.clone()), relabel.stamp.clone()),
         Effect::Restart(restart) => (About::Workload(restart.workload.clone()), restart.stamp.clone()),
         Effect::Tag(change) => (About::Webhook(change.webhook.clone()), change.stamp.clone()),
+        Effect::TagService(change) => (About::Service(change.service.clone()), change.stamp.clone()),
         Effect::Gateway(label) => (About::Gateway(label.gateway.clone()), label.stamp.clone()),
         Effect::SetRevisions(change) => (About::Cluster(change.cluster.clone()), change.stamp.clone()),
         Effect::MeshConfig(change) => (About::ConfigMap(change.map.clone()), change.stamp.clone()),

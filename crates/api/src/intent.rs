@@ -48,6 +48,7 @@ impl MeshUpgrade {
             istio_namespace: NamespaceName(istio_namespace),
             retired_mesh_config: retired_mesh_config(&spec.control_plane),
             injection: spec.injection.mode,
+            frozen_tags: None,
             repairs_dropped: spec.injection.dropped_namespaces == DroppedNamespaces::Repair,
             settle_seconds: spec.injection.settle_seconds,
             waves: waves(spec.waves.as_deref())?,

@@ -2,6 +2,7 @@
 
 mod mesh_config;
 mod tag;
+mod tag_service;
 
 use std::time::{Duration, Instant};
 
@@ -139,6 +140,7 @@ async fn send(context: &Context, intent: &Intent, effect: &Effect) -> Outcome {
         Effect::Restart(restart) => send_restart(context, intent, restart).await,
         Effect::Gateway(label) => send_gateway(context, label).await,
         Effect::Tag(change) => tag::send(context, change).await,
+        Effect::TagService(change) => tag_service::send(context, change).await,
         Effect::MeshConfig(change) => mesh_config::send(context, change).await,
         Effect::SetRevisions(change) => {
             // What becomes of it is seen in a later pass.
@@ -160,20 +162,21 @@ async fn send(context: &Context, intent: &Intent, effect: &Effect) -> Outcome {
 async fn send_relabel(context: &Context, relabel: &Relabel) -> Result<(), CallError> {
     let api: Api<RawNamespace> = Api::all(context.clients.calls());
     let name = relabel.namespace.as_str();
-    patch(context, &api, &context.stores.namespaces, name, &Patch::Merge(relabel_body(relabel))).await
+    let remember = |answer| remember(&context.stores.namespaces, answer);
+    patch(context, &api, remember, name, &Patch::Merge(relabel_body(relabel))).await
 }
 
 async fn send_gateway(context: &Context, label: &GatewayLabel) -> Result<(), CallError> {
     let api: Api<RawGateway> = Api::namespaced(context.clients.calls(), label.gateway.namespace.as_str());
-    patch(context, &api, &context.stores.gateways, &label.gateway.name, &Patch::Merge(gateway_body(label)))
-        .await
+    let remember = |answer| remember(&context.stores.gateways, answer);
+    patch(context, &api, remember, &label.gateway.name, &Patch::Merge(gateway_body(label))).await
 }
 
 /// One patch that carries the resource version that the decision saw.
 async fn patch<S: Observed>(
     context: &Context,
     api: &Api<S>,
-    store: &StoreOf<S>,
+    remember: impl Fn(S),
     name: &str,
     body: &Patch<Value>,
 ) -> Result<(), CallError> {
@@ -183,10 +186,10 @@ async fn patch<S: Observed>(
     if let Err(CallError::Conflict(_)) = &answer {
         // The watch is behind: without this look the next try would fail in the same way.
         if let Ok(current) = context.clients.call(api.get(name)).await {
-            remember(store, current);
+            remember(current);
         }
     }
-    remember(store, answer?);
+    remember(answer?);
     Ok(())
 }
 
@@ -301,6 +304,7 @@ fn kind(effect: &Effect) -> &'static str {
         Effect::Restart(_) => "restart",
         Effect::Gateway(_) => "gateway",
         Effect::Tag(_) => "tag",
+        Effect::TagService(_) => "tag-service",
         Effect::SetRevisions(_) => "revisions",
         Effect::MeshConfig(_) => "mesh-config",
     }
@@ -313,6 +317,7 @@ fn identity(effect: &Effect) -> Write {
         Effect::Restart(restart) => &restart.stamp,
         Effect::Gateway(label) => &label.stamp,
         Effect::Tag(change) => &change.stamp,
+        Effect::TagService(change) => &change.stamp,
         Effect::SetRevisions(change) => &change.stamp,
         Effect::MeshConfig(change) => &change.stamp,
     };
@@ -325,6 +330,7 @@ fn about(effect: &Effect) -> About {
         Effect::Restart(restart) => About::Workload(restart.workload.clone()),
         Effect::Gateway(label) => About::Gateway(label.gateway.clone()),
         Effect::Tag(change) => About::Webhook(change.webhook.clone()),
+        Effect::TagService(change) => About::Service(change.service.clone()),
         Effect::SetRevisions(change) => About::Cluster(change.cluster.clone()),
         Effect::MeshConfig(change) => About::ConfigMap(change.map.clone()),
     }
@@ -336,6 +342,7 @@ fn log(intent: &Intent, effect: &Effect, outcome: &Outcome) {
         Effect::Restart(restart) => restart.workload.to_string(),
         Effect::Gateway(label) => label.gateway.to_string(),
         Effect::Tag(change) => format!("MutatingWebhookConfiguration {}", change.webhook),
+        Effect::TagService(change) => change.service.to_string(),
         Effect::SetRevisions(change) => change.cluster.to_string(),
         Effect::MeshConfig(change) => change.map.to_string(),
     };

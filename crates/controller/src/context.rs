@@ -13,7 +13,7 @@ use meshupgrade_core::decision::Needs;
 use meshupgrade_core::ids::{NamespaceName, Uid, WorkloadRef};
 use meshupgrade_core::intent::Intent;
 use meshupgrade_core::labels;
-use meshupgrade_core::observed::{LoadBalancer, OtherUpgrade, Snapshot};
+use meshupgrade_core::observed::{IstiodService, LoadBalancer, OtherUpgrade, Snapshot};
 
 use crate::census::Censuses;
 use crate::client::{CallError, Clients};
@@ -25,12 +25,13 @@ use crate::memory::{self, Memory};
 use crate::metric_sources::MetricSources;
 use crate::metrics::Metrics;
 use crate::observe::Stores;
+use crate::observe::istiod_service::RawIstiodService;
 use crate::observe::service::RawService;
 use crate::proxies::ProxyCount;
 use crate::stop::Stop;
 use crate::watch::Poke;
 use crate::watch::config_maps::ConfigMapWatches;
-use crate::watch::namespaced::NamespacedWatches;
+use crate::watch::namespaced::{Look, NamespacedWatches};
 use crate::watch::pods::PodWatches;
 use crate::watch::upgrades::{Guarded, UpgradeStore};
 
@@ -58,6 +59,8 @@ pub struct Context {
     pub pods: PodWatches,
     /// Watches of the ConfigMaps of Istio namespaces, on demand.
     pub config_maps: ConfigMapWatches,
+    /// Watches of the Services of Istio namespaces, on demand.
+    pub istiod_services: NamespacedWatches<RawIstiodService>,
     /// Watches of the Services of the AKS add-on's gateways, on demand.
     pub gateway_services: NamespacedWatches<RawService>,
     /// Cluster-wide looks, on demand.
@@ -144,6 +147,7 @@ impl Context {
         let intents: Vec<Intent> =
             self.all_upgrades().iter().filter_map(|upgrade| upgrade.intent().ok()).collect();
         self.config_maps.retain(&intents.iter().map(|intent| intent.istio_namespace.clone()).collect());
+        self.istiod_services.retain(&intents.iter().map(|intent| intent.istio_namespace.clone()).collect());
         self.gateway_services.retain(&intents.iter().flat_map(gateway_namespaces).collect());
     }
 
@@ -151,9 +155,15 @@ impl Context {
     pub fn snapshot(&self, upgrade: &MeshUpgrade, intent: &Intent) -> Option<Snapshot> {
         let config_maps = self.config_maps.get(&intent.istio_namespace)?;
         let gateway_services = self.gateway_services(intent)?;
+        let istiod_services = match self.istiod_services(upgrade, intent) {
+            Look::Known(services) => Some(services),
+            Look::Unreadable => None,
+            Look::Awaited => return None,
+        };
         let needs = self.memory.needs(&intent.uid);
         Some(Snapshot {
             gateway_services,
+            istiod_services,
             pods: self.pods.get(&needs.pods),
             census: self.censuses.last(&intent.uid),
             proxies: self.proxies.last(),
@@ -171,17 +181,28 @@ impl Context {
     /// The Services of the add-on's gateways by namespace, without a namespace in which they cannot be read: nothing waits for a right
     /// that is missing. `None` while they are being read.
     fn gateway_services(&self, intent: &Intent) -> Option<BTreeMap<NamespaceName, Vec<Arc<LoadBalancer>>>> {
-        let read = gateway_namespaces(intent).map(|name| (self.gateway_services.get(&name), name));
+        let read = gateway_namespaces(intent).map(|name| (self.gateway_services.look(&name), name));
         let mut known = BTreeMap::new();
         // All of them are asked for before the first one is awaited.
         for (services, name) in read.collect::<Vec<_>>() {
             match services {
-                Some(services) => drop(known.insert(name, services)),
-                None if self.gateway_services.problem(&name).is_some() => {}
-                None => return None,
+                Look::Known(services) => drop(known.insert(name, services)),
+                Look::Unreadable => {}
+                Look::Awaited => return None,
             }
         }
         Some(known)
+    }
+
+    /// The Services of istiod, where the run moves a revision tag: nobody else needs them.
+    fn istiod_services(&self, upgrade: &MeshUpgrade, intent: &Intent) -> Look<IstiodService> {
+        let plan = upgrade.status.iter().filter_map(|status| status.plan.as_ref());
+        let planned = plan.flat_map(|plan| &plan.waves).any(|wave| wave.tag.is_some());
+        if planned || intent.tags().next().is_some() {
+            self.istiod_services.look(&intent.istio_namespace)
+        } else {
+            Look::Unreadable
+        }
     }
 
     /// Takes note of what the next pass must see. Returns when a census that has to wait can begin.

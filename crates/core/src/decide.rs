@@ -21,6 +21,9 @@ const MAX_STEPS: usize = 16;
 ///
 /// The effects rest on `record` as it was passed in, which must be what is stored.
 pub fn decide(now: Timestamp, intent: &Intent, record: &Record, snapshot: &Snapshot) -> Decision {
+    let in_progress = record.run.as_ref().is_some_and(|run| run.started_at.is_some() && !run.phase.is_over());
+    let frozen = record.plan.as_ref().filter(|_| in_progress).map(|plan| intent.frozen(plan));
+    let intent = frozen.as_ref().unwrap_or(intent);
     let mut pass = Pass::new(now, intent, record, snapshot);
     if pass.run.schema > SCHEMA {
         return too_new(pass, record);
@@ -187,6 +190,8 @@ mod patch_tests;
 mod people_tests;
 #[cfg(test)]
 mod rollback_tests;
+#[cfg(test)]
+mod tag_service_tests;
 #[cfg(test)]
 mod tags_tests;
 #[cfg(test)]

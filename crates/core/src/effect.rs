@@ -1,9 +1,11 @@
 //! The closed list of writes that a decision may ask for.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use crate::aks::seen::SetRevisions;
-use crate::ids::{ConfigMapRef, GatewayRef, NamespaceName, Revision, Uid, WorkloadRef};
+use crate::ids::{ConfigMapRef, GatewayRef, NamespaceName, Revision, ServiceRef, Uid, WorkloadRef};
 use crate::mesh_config::CopyMark;
 use crate::observed::{ClientConfig, PreviousLabels};
 
@@ -21,6 +23,8 @@ pub enum Effect {
     /// One strategic merge patch on the `MutatingWebhookConfiguration` of a revision tag, with our field manager: where it points, and the
     /// revision that it names, change together or not at all.
     Tag(MoveTag),
+    /// One JSON merge patch on the Service of a revision tag, with our field manager: which istiod it leads to.
+    TagService(MoveTagService),
     /// One full `PUT` of a managed cluster of Azure that differs from what was read in the list of mesh revisions only.
     SetRevisions(SetRevisions),
     /// One create or delete of a ConfigMap of the AKS add-on's shared mesh configuration. Never a change of one.
@@ -45,6 +49,25 @@ pub struct MoveTag {
     pub client: ClientConfig,
     /// What to do with the annotation that remembers the previous value.
     pub previous: PreviousEdit,
+    /// Value of [`crate::labels::RELABELLED_BY`].
+    pub stamp: String,
+    /// Why.
+    pub because: String,
+}
+
+/// Leads the Service of a revision tag to the istiod that the tag points at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MoveTagService {
+    /// The tag.
+    pub tag: String,
+    /// Its Service.
+    pub service: ServiceRef,
+    /// Precondition: its resource version.
+    pub resource_version: String,
+    /// New value of its label `istio.io/rev`.
+    pub revision: Revision,
+    /// What changes of its selector; `None` removes a label from it.
+    pub selector: BTreeMap<String, Option<String>>,
     /// Value of [`crate::labels::RELABELLED_BY`].
     pub stamp: String,
     /// Why.
@@ -155,6 +178,7 @@ impl Effect {
             Self::Restart(restart) => &restart.because,
             Self::Gateway(label) => &label.because,
             Self::Tag(change) => &change.because,
+            Self::TagService(change) => &change.because,
             Self::SetRevisions(change) => &change.because,
             Self::MeshConfig(change) => &change.because,
         }

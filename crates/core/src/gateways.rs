@@ -30,8 +30,8 @@ pub fn was_moved(snapshot: &Snapshot, workload: &Workload, run: &str) -> bool {
     gateway.and_then(|gateway| gateway.relabelled_by.as_ref()).is_some_and(|stamp| stamp.starts_with(run))
 }
 
-/// The revision whose istiod renders a Gateway: the one that its own label names, else that of its namespace. `None` where
-/// neither has the label: then the cluster's default decides.
+/// The revision whose istiod renders a Gateway: the one that its own label names, else that of its namespace, else the cluster's default.
+/// `None` where there is no default either.
 /// Source: `IsMine` in pkg/revisions/tag_watcher.go of Istio.
 pub fn revision_of(snapshot: &Snapshot, gateway: &Gateway) -> Option<Revision> {
     let own = gateway.revision.as_deref();
@@ -54,7 +54,7 @@ pub fn takes_part(snapshot: &Snapshot, pair: Pair<'_>, gateway: &Gateway) -> boo
 pub fn needs_pin(snapshot: &Snapshot, pair: Pair<'_>, gateway: &Gateway) -> bool {
     let follows = match namespace_revision(snapshot, gateway) {
         Some(revision) => revision == *pair.source,
-        // Without any label the cluster's default decides, which a namespace with `istio-injection` shows.
+        // A default without a name of its own shows in a namespace with `istio-injection`.
         None => namespace(snapshot, gateway).is_some_and(|namespace| {
             let found = namespace_injection(&snapshot.webhooks, &namespace.name, &namespace.labels);
             matches!(found, Injection::One(injector) if injector.revision == *pair.source)
@@ -93,13 +93,18 @@ fn namespace<'a>(snapshot: &'a Snapshot, gateway: &Gateway) -> Option<&'a Namesp
     (!namespace.terminating).then_some(namespace)
 }
 
-fn namespace_value<'a>(snapshot: &'a Snapshot, gateway: &Gateway) -> Option<&'a str> {
-    namespace(snapshot, gateway)?.labels.get(labels::REVISION).map(String::as_str)
+/// The revision that the label of its namespace leads to, or the cluster's default where it has none.
+fn namespace_revision(snapshot: &Snapshot, gateway: &Gateway) -> Option<Revision> {
+    match namespace(snapshot, gateway)?.labels.get(labels::REVISION) {
+        Some(value) => Some(resolved(snapshot, value)),
+        None => default_revision(snapshot),
+    }
 }
 
-/// The revision that the label of its namespace leads to.
-fn namespace_revision(snapshot: &Snapshot, gateway: &Gateway) -> Option<Revision> {
-    namespace_value(snapshot, gateway).map(|value| resolved(snapshot, value))
+/// The revision that has the name `default`, or that the tag of this name points at.
+fn default_revision(snapshot: &Snapshot) -> Option<Revision> {
+    let revision = resolved(snapshot, "default");
+    own_injector(snapshot, &revision).map(|_| revision)
 }
 
 /// The revision behind the value of a label, which may be a tag.

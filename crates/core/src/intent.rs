@@ -10,6 +10,7 @@ use crate::aks::id::ClusterId;
 use crate::analysis::AnalysisIntent;
 use crate::ids::{NamespaceName, Revision, Uid};
 use crate::observed::IntOrPercent;
+use crate::plan::Plan;
 use crate::selector::LabelSelector;
 use crate::window::Window;
 
@@ -42,6 +43,8 @@ pub struct Intent {
     pub settle_seconds: u32,
     /// The waves in order. Never empty: the default is one wave of everything.
     pub waves: Vec<WaveIntent>,
+    /// The revision tags of the frozen plan, while a run is in progress: they and no others move.
+    pub frozen_tags: Option<BTreeSet<String>>,
     /// How workloads are restarted.
     pub restart: RestartIntent,
     /// Metrics that waves without their own must satisfy, and all of them at the end.
@@ -90,10 +93,19 @@ impl Intent {
 
     /// The revision tags that waves move.
     pub fn tags(&self) -> impl Iterator<Item = &str> {
-        self.waves.iter().filter_map(|wave| match &wave.select {
+        let declared = self.waves.iter().filter_map(|wave| match &wave.select {
             WaveSelect::Tag(tag) => Some(tag.as_str()),
             WaveSelect::Selector(_) | WaveSelect::Names(_) | WaveSelect::Rest => None,
-        })
+        });
+        let frozen = self.frozen_tags.iter().flatten().map(String::as_str);
+        declared.filter(|_| self.frozen_tags.is_none()).chain(frozen)
+    }
+
+    /// The request as a run in progress follows it: what moves labels and tags is what its plan says, whatever the spec says by now.
+    #[must_use]
+    pub fn frozen(&self, plan: &Plan) -> Self {
+        let tags = plan.waves.iter().filter_map(|wave| wave.tag.clone());
+        Self { injection: plan.injection, frozen_tags: Some(tags.collect()), ..self.clone() }
     }
 }
 

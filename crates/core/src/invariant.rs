@@ -7,9 +7,9 @@ use jiff::Timestamp;
 
 use crate::aks::seen::SetRevisions;
 use crate::decision::Decision;
-use crate::effect::{Effect, MeshConfigChange, MeshConfigEdit, MoveTag};
+use crate::effect::{Effect, MeshConfigChange, MeshConfigEdit, MoveTag, MoveTagService};
 use crate::gate;
-use crate::ids::{NamespaceName, WorkloadKind};
+use crate::ids::{NamespaceName, Revision, WorkloadKind};
 use crate::intent::Intent;
 use crate::inventory::is_system;
 use crate::machine::people;
@@ -130,7 +130,18 @@ fn effects_stay_in_the_plan(
             Effect::Restart(restart) => (&restart.workload.namespace, &restart.stamp),
             Effect::Gateway(label) => (&label.gateway.namespace, &label.stamp),
             Effect::Tag(change) => {
-                tag_move_is_due(intent, run, plan, snapshot, change, found);
+                let last = snapshot.webhooks.iter().find(|webhook| webhook.name == change.webhook);
+                let last = last.and_then(|webhook| webhook.relabelled_by.as_deref());
+                let MoveTag { tag, revision, stamp, .. } = change;
+                tag_move_is_due(intent, run, plan, &TagWrite { tag, revision, stamp, last }, found);
+                continue;
+            }
+            Effect::TagService(change) => {
+                let mut services = snapshot.istiod_services.iter().flatten();
+                let last = services.find(|service| service.reference == change.service);
+                let last = last.and_then(|service| service.relabelled_by.as_deref());
+                let MoveTagService { tag, revision, stamp, .. } = change;
+                tag_move_is_due(intent, run, plan, &TagWrite { tag, revision, stamp, last }, found);
                 continue;
             }
             Effect::SetRevisions(change) => {
@@ -162,7 +173,7 @@ fn effects_stay_in_the_plan(
                     found.push(format!("I7: {namespace} would get a label that is not the target's"));
                 }
             }
-            Effect::Tag(_) | Effect::SetRevisions(_) | Effect::MeshConfig(_) => {}
+            Effect::Tag(_) | Effect::TagService(_) | Effect::SetRevisions(_) | Effect::MeshConfig(_) => {}
             Effect::Gateway(label) => {
                 let gateway = &label.gateway;
                 let seen = snapshot.gateways.get(gateway).and_then(|seen| seen.relabelled_by.as_ref());
@@ -194,28 +205,28 @@ fn effects_stay_in_the_plan(
     }
 }
 
+/// A write to an object of a revision tag: where it goes, and the stamps of this write and of the last one.
+struct TagWrite<'a> {
+    tag: &'a str,
+    revision: &'a Revision,
+    stamp: &'a str,
+    last: Option<&'a str>,
+}
+
 /// A revision tag is moved with its wave, to where the run goes, and once.
-fn tag_move_is_due(
-    intent: &Intent,
-    run: &Run,
-    plan: &Plan,
-    snapshot: &Snapshot,
-    change: &MoveTag,
-    found: &mut Vec<String>,
-) {
+fn tag_move_is_due(intent: &Intent, run: &Run, plan: &Plan, change: &TagWrite<'_>, found: &mut Vec<String>) {
     let mut waves = (0u32..).zip(&plan.waves);
-    let wave = waves.find(|(_, wave)| wave.tag.as_ref() == Some(&change.tag)).map(|(index, _)| index);
+    let wave = waves.find(|(_, wave)| wave.tag.as_deref() == Some(change.tag)).map(|(index, _)| index);
     if run.started_at.is_none() || run.phase.is_over() || wave.is_none() {
         found.push(format!("I13: revision tag {} is not part of the stored plan", change.tag));
     }
     if run.rollback.is_none() && wave.is_some_and(|wave| !people::is_approved(intent, run, plan, wave)) {
         found.push(format!("I12: revision tag {} would be moved before its wave is approved", change.tag));
     }
-    if change.revision != *run.destination() {
+    if change.revision != run.destination() {
         found.push(format!("I7: revision tag {} would not be moved to where the run goes", change.tag));
     }
-    let mut seen = snapshot.webhooks.iter().filter(|webhook| webhook.name == change.webhook);
-    if seen.any(|webhook| webhook.relabelled_by.as_ref() == Some(&change.stamp)) {
+    if change.last == Some(change.stamp) {
         found.push(format!("I15: revision tag {} would be moved twice", change.tag));
     }
     if !change.stamp.starts_with(intent.uid.as_str()) {

@@ -106,12 +106,7 @@ pub fn stragglers(
     let moved = plan.waves.iter().filter(|wave| wave.kind != WaveKind::Gateways);
     let planned: BTreeSet<&NamespaceName> = moved.flat_map(|wave| &wave.namespaces).collect();
     let (scope, _) = scope(intent, snapshot, pair);
-    // A tag that was put into the spec after the plan was frozen is for the next run.
-    let moves = |namespace: &&Namespace| {
-        tags::followed_and_moved(intent, snapshot, namespace)
-            .is_none_or(|tag| plan.waves.iter().any(|wave| wave.tag.as_ref() == Some(&tag)))
-    };
-    let late = scope.into_iter().filter(|namespace| !planned.contains(&namespace.name)).filter(moves);
+    let late = scope.into_iter().filter(|namespace| !planned.contains(&namespace.name));
     late.map(|namespace| namespace.name.clone()).collect()
 }
 

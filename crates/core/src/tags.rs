@@ -2,11 +2,14 @@
 //! revision that it points at. Who moves a tag moves all namespaces that follow it, and changes none of their labels.
 
 use crate::check::deploys_again;
-use crate::ids::Revision;
+use crate::ids::{Revision, ServiceRef};
 use crate::injection::{Injection, namespace_injection};
 use crate::intent::{InjectionMode, Intent};
 use crate::inventory::{Pair, own_injector};
-use crate::observed::{ClientConfig, FieldManager, Namespace, Snapshot, WebhookConfiguration};
+use crate::labels;
+use crate::observed::{
+    ClientConfig, FieldManager, IstiodService, Labels, Namespace, Owner, Snapshot, WebhookConfiguration,
+};
 
 /// The webhook configurations of a tag: one, unless somebody made several.
 pub fn all_of<'a>(snapshot: &'a Snapshot, tag: &str) -> Vec<&'a WebhookConfiguration> {
@@ -64,17 +67,50 @@ pub fn points_at(snapshot: &Snapshot, webhook: &WebhookConfiguration, revision: 
     webhook.revision.as_ref() == Some(revision) && same_place
 }
 
+/// The command that leads the Service of a tag to a revision with a name.
+pub fn move_service_by_hand(service: &ServiceRef, revision: &Revision) -> String {
+    let label = labels::REVISION;
+    format!(
+        r#"kubectl patch service {} -n {} -p '{{"metadata":{{"labels":{{"{label}":"{revision}"}}}},"spec":{{"selector":{{"{label}":"{revision}"}}}}}}'"#,
+        service.name, service.namespace
+    )
+}
+
 /// Whether the annotation that remembers a tag's revision names this pair.
 pub fn moved_by(webhook: &WebhookConfiguration, pair: Pair<'_>) -> bool {
     let memory = webhook.previous.as_ref();
     memory.is_some_and(|previous| previous.from == *pair.source && previous.to == *pair.target)
 }
 
-/// Who moves a tag by other means, and would put it back: the object that it belongs to, or a tool that deploys it. Labels do not tell:
+/// Who moves an object of a tag by other means, and would put it back: the object that it belongs to, or a tool that deploys it. Labels do not tell:
 /// `istioctl tag set` copies those of the revision, also the ones that name Helm.
 /// Source: istioctl/pkg/tag/generate.go of Istio.
-pub fn owner(webhook: &WebhookConfiguration) -> Option<String> {
-    let object = webhook.owner.as_ref().map(|owner| format!("{} {}", owner.kind, owner.name));
+pub fn owner(object: Option<&Owner>, managers: &[FieldManager]) -> Option<String> {
+    let object = object.map(|owner| format!("{} {}", owner.kind, owner.name));
     let tool = |manager: &&FieldManager| manager.owns_revision && deploys_again(&manager.name);
-    object.or_else(|| webhook.managers.iter().find(tool).map(|manager| manager.name.clone()))
+    object.or_else(|| managers.iter().find(tool).map(|manager| manager.name.clone()))
+}
+
+/// The Services of istiod, as far as they are known.
+fn services(snapshot: &Snapshot) -> impl Iterator<Item = &IstiodService> {
+    snapshot.istiod_services.iter().flatten().map(AsRef::as_ref)
+}
+
+/// The Services of revision tags that still belong to a revision: by their label, or by the pods that they lead to.
+pub fn services_on<'a>(
+    snapshot: &'a Snapshot,
+    revision: &'a Revision,
+) -> impl Iterator<Item = (&'a str, &'a IstiodService)> {
+    let own = selector_of(snapshot, revision);
+    let of_tags = services(snapshot).filter_map(|service| Some((service.tag.as_deref()?, service)));
+    of_tags.filter(move |(_, service)| {
+        service.revision.as_ref() == Some(revision) || own.is_some_and(|own| service.selector == *own)
+    })
+}
+
+/// The pods of a revision's istiod, as its own Service selects them.
+pub fn selector_of<'a>(snapshot: &'a Snapshot, revision: &Revision) -> Option<&'a Labels> {
+    let is_own =
+        |service: &&IstiodService| service.tag.is_none() && service.revision.as_ref() == Some(revision);
+    services(snapshot).find(is_own).map(|service| &service.selector).filter(|selector| !selector.is_empty())
 }

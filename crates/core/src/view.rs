@@ -86,6 +86,12 @@ fn message(pass: &Pass<'_>, wait: Option<&Wait>) -> String {
         Phase::StartingControlPlane => format!("waiting for the control plane of {}", run.target),
         Phase::Migrating | Phase::Soaking => match aks::removed_too_early(pass) {
             Some(because) => format!("wave {name:?} ({because})"),
+            None if pass.intent.rollback_requested && pass.repairs_what_has_no_source() => {
+                format!(
+                    "wave {name:?} (spec.rollback.requested changes nothing, because the control plane of {} is gone)",
+                    run.source
+                )
+            }
             None => format!("wave {name:?}"),
         },
         Phase::Completing if pass.intent.rollback_requested && !pass.can_turn_back() => {

@@ -61,6 +61,7 @@ pub async fn run(args: Args) -> Result<()> {
     let context = Arc::new(Context {
         pods: PodWatches::new(clients.clone(), poke.clone(), health.clone()),
         config_maps: ConfigMapWatches::new(clients.clone(), poke.clone(), health.clone()),
+        istiod_services: NamespacedWatches::new(clients.clone(), poke.clone(), health.clone()),
         gateway_services: NamespacedWatches::new(clients.clone(), poke.clone(), health.clone()),
         censuses: Censuses::default(),
         proxies: ProxyCount::default(),

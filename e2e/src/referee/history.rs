@@ -164,6 +164,13 @@ impl History {
         match (call.object.group.as_str(), call.object.resource.as_str()) {
             ("", "namespaces") => self.namespace(case, call),
             ("admissionregistration.k8s.io", "mutatingwebhookconfigurations") => self.tag(case, call),
+            ("", "services") if call.user == case.operator => {
+                self.relabels.push(Relabel {
+                    order: call.order,
+                    stamp: text(&call.request["metadata"]["annotations"][RELABELLED_BY]).unwrap_or_default(),
+                    namespace: format!("service {}", call.object.name),
+                });
+            }
             ("apps", "deployments" | "statefulsets" | "daemonsets") if call.object.subresource != "scale" => {
                 self.workload(case, call);
             }

@@ -40,7 +40,7 @@ pub struct Case {
     pub waves: Vec<Wave>,
     /// Gateways of the Gateway API that move with the run, as `namespace/name`.
     pub gateways: BTreeSet<String>,
-    /// Webhook configurations of the revision tags that move with the run.
+    /// The revision tags that move with the run.
     pub tags: BTreeSet<String>,
     /// Pods that must be there.
     pub floors: Vec<Floor>,
@@ -76,6 +76,12 @@ impl Case {
     /// Whether a namespace may be written.
     pub fn in_scope(&self, namespace: &str) -> bool {
         self.waves.iter().any(|wave| wave.namespaces.contains(namespace))
+    }
+
+    /// Whether this is the name of a tag's webhook configuration: one outside of `istio-system` has the namespace in it.
+    fn is_webhook_of(&self, tag: &str, name: &str) -> bool {
+        let own = name.strip_prefix("istio-revision-tag-").and_then(|name| name.strip_prefix(tag));
+        own.is_some_and(|rest| rest.is_empty() || rest == format!("-{}", self.istio_namespace))
     }
 
     fn wave_of(&self, namespace: &str) -> Option<&Wave> {

@@ -71,8 +71,16 @@ fn outside(evidence: &Evidence<'_>, call: &Call) -> Option<String> {
             }
         }
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "", "patch") => {
-            if case.tags.contains(name) {
+            if case.tags.iter().any(|tag| case.is_webhook_of(tag, name)) {
                 other_tag_fields(&call.request)
+            } else {
+                Some("not in scope".into())
+            }
+        }
+        ("", "services", "", "patch") => {
+            let moves = case.tags.iter().any(|tag| *name == format!("istiod-revision-tag-{tag}"));
+            if moves && *namespace == case.istio_namespace {
+                other_service_fields(&call.request)
             } else {
                 Some("not in scope".into())
             }
@@ -91,6 +99,13 @@ fn other_tag_fields(body: &Value) -> Option<String> {
     keys(body, &["metadata", "webhooks"])
         .or_else(|| other_label_fields(&metadata, &["istio.io/rev"]))
         .or_else(|| webhooks.find_map(|webhook| keys(webhook, &["name", "clientConfig"])))
+}
+
+fn other_service_fields(body: &Value) -> Option<String> {
+    let metadata = serde_json::json!({"metadata": body["metadata"]});
+    keys(body, &["metadata", "spec"])
+        .or_else(|| other_label_fields(&metadata, &["istio.io/rev"]))
+        .or_else(|| keys(&body["spec"], &["selector"]))
 }
 
 fn other_label_fields(body: &Value, labels: &[&str]) -> Option<String> {

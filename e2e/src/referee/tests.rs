@@ -302,7 +302,7 @@ fn tag(log: &mut Planted, user: &str, revision: &str, entry: &Value) {
 #[test]
 fn a_tag_leads_its_namespaces_and_is_written_as_little_as_a_label() {
     let mut case = case();
-    case.tags.insert("istio-revision-tag-prod".to_owned());
+    case.tags.insert("prod".to_owned());
     let entry = json!({"name": "rev.namespace", "clientConfig": {}});
     let begun = || {
         let mut log = before();
@@ -329,5 +329,37 @@ fn a_tag_leads_its_namespaces_and_is_written_as_little_as_a_label() {
     tag(&mut selector, OPERATOR, "new", &json!({"name": "rev.namespace", "objectSelector": {}}));
     assert!(found(&case, &selector, "nothing-outside-the-plan").contains("objectSelector"));
     case.tags.clear();
+    assert!(found(&case, &log, "nothing-outside-the-plan").contains("not in scope"));
+}
+
+/// The operator writes to the Service of the tag `prod`.
+fn service(log: &mut Planted, namespace: &str, spec: &Value) {
+    let about = json!({"resource": "services", "namespace": namespace, "name": "istiod-revision-tag-prod"});
+    let request = json!({"metadata": {"resourceVersion": "1", "labels": {"istio.io/rev": "new"},
+        "annotations": {"meshupgrade.io/relabelled-by": FORWARD}}, "spec": spec});
+    log.call(OPERATOR, "patch", &about, &request, json!({"metadata": {}}));
+}
+
+#[test]
+fn the_service_of_a_tag_is_written_once_and_nothing_but_where_it_leads() {
+    let mut case = case();
+    case.tags.insert("prod".to_owned());
+    let namespace = case.istio_namespace.clone();
+    let selector = json!({"selector": {"istio.io/rev": "new"}});
+    let written = |namespace: &str, spec: &Value| {
+        let mut log = good();
+        service(&mut log, namespace, spec);
+        log
+    };
+    let mut log = written(&namespace, &selector);
+    assert!(judge(&case, &log.log(), &[]).is_empty(), "{:?}", judge(&case, &log.log(), &[]));
+    service(&mut log, &namespace, &selector);
+    assert!(found(&case, &log, "each-label-once").contains("service istiod-revision-tag-prod"));
+    let ports = written(&namespace, &json!({"ports": []}));
+    assert!(found(&case, &ports, "nothing-outside-the-plan").contains("ports"));
+    let elsewhere = written("first", &selector);
+    assert!(found(&case, &elsewhere, "nothing-outside-the-plan").contains("not in scope"));
+    case.tags.clear();
+    let log = written(&namespace, &selector);
     assert!(found(&case, &log, "nothing-outside-the-plan").contains("not in scope"));
 }

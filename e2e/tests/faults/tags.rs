@@ -1,79 +1,23 @@
 //! Revision tags, and labels that are somebody else's to set.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt as _};
-use meshupgrade_e2e::{App, Mesh, SOURCE, Scenario, TARGET, scenario};
+use meshupgrade_e2e::{App, Mesh, SOURCE, Scenario, TARGET, scenario, tags};
 use serde_json::{Value, json};
 
 const CANARY: &str = "e2e-canary";
 const STABLE: &str = "e2e-stable";
-
-fn name_of(tag: &str) -> String {
-    format!("istio-revision-tag-{tag}")
-}
-
-fn webhooks(s: &Scenario) -> Api<MutatingWebhookConfiguration> {
-    Api::all(s.client())
-}
-
-/// Where all entries of a webhook configuration point, as JSON.
-fn clients(webhook: &MutatingWebhookConfiguration) -> Result<Vec<Value>> {
-    let entries = webhook.webhooks.iter().flatten();
-    entries.map(|entry| serde_json::to_value(&entry.client_config).context("no JSON")).collect()
-}
-
-/// A revision tag as `istioctl tag set` makes one: the two entries of the revision's own injector, with the tag in the selectors.
-/// Source: istioctl/pkg/tag/generate.go and templates/revision-tags-mwc.yaml of Istio.
-async fn set_tag(s: &Scenario, tag: &str, revision: &str) -> Result<()> {
-    let own = webhooks(s).get(&format!("istio-sidecar-injector-{revision}")).await?;
-    let mut entries = serde_json::to_value(own.webhooks.iter().flatten().collect::<Vec<_>>())?;
-    let text = entries
-        .to_string()
-        .replace(&format!("\"values\":[\"{revision}\"]"), &format!("\"values\":[\"{tag}\"]"));
-    ensure!(text.contains(tag), "the selectors of {revision} name no revision");
-    entries = serde_json::from_str(&text)?;
-    let webhook = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": name_of(tag),
-            "labels": {"istio.io/rev": revision, "istio.io/tag": tag, "app": "sidecar-injector"}},
-        "webhooks": entries,
-    });
-    s.cluster().apply_yaml(&webhook.to_string()).await
-}
-
-/// The tag leads where the injector of a revision does, in all its entries, and its selectors are what they were.
-async fn leads_to(s: &Scenario, tag: &str, revision: &str) -> Result<()> {
-    let own = webhooks(s).get(&format!("istio-sidecar-injector-{revision}")).await?;
-    let found = webhooks(s).get(&name_of(tag)).await?;
-    let wanted = clients(&own)?;
-    let wanted = wanted.first().context("the injector has no entries")?;
-    let clients = clients(&found)?;
-    ensure!(
-        clients.len() == 2 && clients.iter().all(|client| client == wanted),
-        "{tag} leads to {clients:?}"
-    );
-    ensure!(found.labels().get("istio.io/rev").is_some_and(|it| it == revision), "{:?}", found.labels());
-    let text = serde_json::to_string(&found)?;
-    ensure!(text.contains(&format!("\"values\":[\"{tag}\"]")), "the selectors of {tag} changed");
-    Ok(())
-}
-
-async fn remove(s: &Scenario, tags: &[&str]) -> Result<()> {
-    for tag in tags {
-        webhooks(s).delete(&name_of(tag), &kube::api::DeleteParams::default()).await?;
-    }
-    Ok(())
-}
 
 /// A wave for each of two tags, and one for a namespace with a label of its own.
 async fn mixed(s: &mut Scenario, prefix: &str, spec: Value) -> Result<(Mesh, [String; 3])> {
     let names = ["try", "shop", "own"].map(|name| format!("{prefix}-{name}"));
     let [try_out, shop, own] = names.each_ref().map(String::as_str);
     for tag in [CANARY, STABLE] {
-        set_tag(s, tag, SOURCE).await?;
-        s.case.tags.insert(name_of(tag));
+        tags::set(s, tag, SOURCE).await?;
+        s.case.tags.insert(tag.to_owned());
     }
     let mesh = Mesh::new()
         .namespace(try_out, &[("istio.io/rev", CANARY)])
@@ -98,6 +42,18 @@ async fn mixed(s: &mut Scenario, prefix: &str, spec: Value) -> Result<(Mesh, [St
     Ok((mesh, names))
 }
 
+/// Whoever asks the Service reaches the istiod that new pods are injected by, or the one before, and never the one after.
+async fn webhook_before_service(s: &Scenario, tag: &str) -> Result<()> {
+    let log = s.log().await?;
+    let moved = |name: &str| {
+        let mut own = log.by(&s.case.operator).filter(|call| call.is_write() && call.object.name == name);
+        own.next().map(|call| call.order)
+    };
+    let (webhook, service) = (moved(&tags::webhook_of(s, tag)), moved(&tags::service_of(tag)));
+    ensure!(webhook.is_some() && webhook < service, "{tag}: webhook {webhook:?}, Service {service:?}");
+    Ok(())
+}
+
 async fn moved(s: &mut Scenario) -> Result<()> {
     let (_, names) = mixed(s, "tg", json!({})).await?;
     s.wait_phase("mesh", "Succeeded").await?;
@@ -107,11 +63,13 @@ async fn moved(s: &mut Scenario) -> Result<()> {
         ensure!(s.revision_label(namespace).await? == label, "the label of {namespace} changed");
     }
     for tag in [CANARY, STABLE] {
-        leads_to(s, tag, TARGET).await?;
+        tags::leads_to(s, tag, TARGET).await?;
+        webhook_before_service(s, tag).await?;
     }
     s.wait_event("RevisionTagMoved").await?;
+    s.wait_event("TagServiceMoved").await?;
     s.judge(&[]).await?;
-    remove(s, &[CANARY, STABLE]).await
+    tags::remove(s, &[CANARY, STABLE]).await
 }
 
 #[test]
@@ -125,7 +83,7 @@ async fn back(s: &mut Scenario) -> Result<()> {
         status.run.as_ref().is_some_and(|run| run.wave == 1 && run.batch.is_some())
     })
     .await?;
-    leads_to(s, STABLE, TARGET).await?;
+    tags::leads_to(s, STABLE, TARGET).await?;
     // The operator dies in the middle; what it did is in the tags and in the status.
     s.kill_operators()?;
     s.start_operator()?;
@@ -134,16 +92,11 @@ async fn back(s: &mut Scenario) -> Result<()> {
     s.wait_mesh(&mesh, SOURCE).await?;
     s.all_on(SOURCE, &names.each_ref().map(String::as_str)).await?;
     for tag in [CANARY, STABLE] {
-        leads_to(s, tag, SOURCE).await?;
-        let left = webhooks(s).get(&name_of(tag)).await?;
-        ensure!(
-            !left.annotations().contains_key("meshupgrade.io/previous-labels"),
-            "{:?}",
-            left.annotations()
-        );
+        tags::leads_to(s, tag, SOURCE).await?;
+        ensure!(!tags::remembers(s, tag).await?, "{tag} remembers the run");
     }
     s.judge(&[]).await?;
-    remove(s, &[CANARY, STABLE]).await
+    tags::remove(s, &[CANARY, STABLE]).await
 }
 
 #[test]
@@ -188,36 +141,18 @@ fn labels_in_git_are_waited_for_wave_by_wave() {
     scenario("observe", async |s: &mut Scenario| observed(s).await);
 }
 
-/// What the chart's rights and policies keep the operator from doing to a tag that it may move, and to one that it may not.
-async fn bounded(s: &mut Scenario) -> Result<()> {
-    set_tag(s, CANARY, SOURCE).await?;
-    set_tag(s, "e2e-foreign", SOURCE).await?;
-    let operator: Api<MutatingWebhookConfiguration> = Api::all(s.operator_client().await?);
+/// What the operator tries on an object, and what it is told; `None` where it may.
+type Try<'a> = (&'a str, Patch<Value>, Option<&'a str>);
+
+/// Those tries that end otherwise.
+async fn wrong<K>(operator: &Api<K>, tries: Vec<Try<'_>>) -> Result<Vec<String>>
+where
+    K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Clone + std::fmt::Debug,
+{
     let dry = PatchParams { dry_run: true, ..PatchParams::default() };
-    let entry = "rev.namespace.sidecar-injector.istio.io";
-    let tries = [
-        (CANARY, json!({"metadata": {"labels": {"istio.io/rev": TARGET}}}), None),
-        (
-            CANARY,
-            json!({"metadata": {"labels": {"istio.io/tag": "other"}}}),
-            Some("may only change the label istio.io/rev"),
-        ),
-        (CANARY, json!({"metadata": {"annotations": {"a": "b"}}}), Some("annotations of a revision tag")),
-        (
-            CANARY,
-            json!({"webhooks": [{"name": entry, "failurePolicy": "Ignore"}]}),
-            Some("where the webhooks"),
-        ),
-        (CANARY, json!({"webhooks": [{"name": entry, "objectSelector": null}]}), Some("where the webhooks")),
-        (
-            "e2e-foreign",
-            json!({"metadata": {"labels": {"istio.io/rev": TARGET}}}),
-            Some("cannot patch resource"),
-        ),
-    ];
     let mut wrong = Vec::new();
-    for (tag, patch, says) in tries {
-        let said = match operator.patch(&name_of(tag), &dry, &Patch::Strategic(&patch)).await {
+    for (name, patch, says) in tries {
+        let said = match operator.patch(name, &dry, &patch).await {
             Ok(_) => None,
             Err(kube::Error::Api(status)) => Some(status.message.clone()),
             Err(error) => return Err(error.into()),
@@ -228,11 +163,58 @@ async fn bounded(s: &mut Scenario) -> Result<()> {
             (Some(_), None) | (None, Some(_)) => false,
         };
         if !good {
-            wrong.push(format!("{tag} {patch}: {said:?}, expected {says:?}"));
+            wrong.push(format!("{name} {patch:?}: {said:?}, expected {says:?}"));
         }
     }
-    remove(s, &[CANARY, "e2e-foreign"]).await?;
-    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(wrong)
+}
+
+/// What the chart's rights and policies keep the operator from doing to a tag that it may move, and to one that it may not.
+async fn bounded(s: &mut Scenario) -> Result<()> {
+    tags::set(s, CANARY, SOURCE).await?;
+    tags::set(s, "e2e-foreign", SOURCE).await?;
+    let (canary, foreign) = (tags::webhook_of(s, CANARY), tags::webhook_of(s, "e2e-foreign"));
+    let move_it = json!({"metadata": {"labels": {"istio.io/rev": TARGET}}});
+    let other_tag = json!({"metadata": {"labels": {"istio.io/tag": "other"}}});
+    let annotation = json!({"metadata": {"annotations": {"a": "b"}}});
+    let entry = |field: &str, value: Value| {
+        Patch::Strategic(
+            json!({"webhooks": [{"name": "rev.namespace.sidecar-injector.istio.io", field: value}]}),
+        )
+    };
+    let tries = vec![
+        (canary.as_str(), Patch::Strategic(move_it.clone()), None),
+        (&canary, Patch::Strategic(other_tag.clone()), Some("may only change the label istio.io/rev")),
+        (&canary, Patch::Strategic(annotation.clone()), Some("annotations of a revision tag")),
+        (&canary, entry("failurePolicy", json!("Ignore")), Some("where the webhooks")),
+        (&canary, entry("objectSelector", Value::Null), Some("where the webhooks")),
+        (&foreign, Patch::Strategic(move_it.clone()), Some("cannot patch resource")),
+    ];
+    let client = s.operator_client().await?;
+    let webhooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    let mut found = wrong(&webhooks, tries).await?;
+    let services: Api<Service> = Api::namespaced(client, s.cluster().istio_namespace());
+    let (canary, foreign) = (tags::service_of(CANARY), tags::service_of("e2e-foreign"));
+    let own = format!("istiod-{SOURCE}");
+    let leads = |value: Value| Patch::Merge(json!({"spec": {"selector": value}}));
+    let tries = vec![
+        (canary.as_str(), leads(json!({"istio.io/rev": TARGET})), None),
+        (&canary, Patch::Merge(move_it.clone()), None),
+        (&canary, Patch::Merge(other_tag), Some("may only change the label istio.io/rev")),
+        (&canary, Patch::Merge(annotation), Some("annotations of the Service")),
+        (&canary, leads(json!({"app": "mine"})), Some("which istiod the Service")),
+        (&canary, leads(Value::Null), Some("which istiod the Service")),
+        (
+            &canary,
+            Patch::Merge(json!({"spec": {"externalIPs": ["192.0.2.1"]}})),
+            Some("which istiod the Service"),
+        ),
+        (&foreign, Patch::Merge(move_it.clone()), Some("cannot patch resource")),
+        (&own, Patch::Merge(move_it), Some("cannot patch resource")),
+    ];
+    found.extend(wrong(&services, tries).await?);
+    tags::remove(s, &[CANARY, "e2e-foreign"]).await?;
+    ensure!(found.is_empty(), "{}", found.join("\n"));
     Ok(())
 }
 

@@ -42,6 +42,22 @@ pub fn cases() -> Vec<Case> {
             ..CASE
         },
         Case {
+            name: "tag_service_put_back",
+            about: "somebody puts the Service of a tag back while it settles, and once more in the rollback, whose workloads come back",
+            world: || mixed(|_| {}),
+            script: || {
+                vec![
+                    beat(When::Settling(0), Action::TagService("canary", OLD)),
+                    beat(When::Waits(WaitReason::LabelReverted), Action::Retry),
+                    beat(When::Wave(1), Action::RequestRollback(true)),
+                    beat(When::Phase(Phase::RollingBack), Action::TagService("canary", NEW)),
+                    beat(When::Waits(WaitReason::LabelReverted), Action::TagService("canary", OLD)),
+                ]
+            },
+            ends: rolled_back,
+            ..CASE
+        },
+        Case {
             name: "tags_reapplied",
             about: "the MeshUpgrade is deleted in the middle and applied again: it goes on, and could still go back",
             world: || mixed(|_| {}),

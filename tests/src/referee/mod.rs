@@ -108,6 +108,7 @@ impl Referee {
     fn judge(&mut self, world: &World, happening: &Happening) -> Result<(), Violation> {
         if let Happening::Relabelled { seen, .. }
         | Happening::TagMoved { seen, .. }
+        | Happening::TagServiceMoved { seen, .. }
         | Happening::Restarted { seen, .. }
         | Happening::Published { seen, .. } = happening
         {
@@ -123,6 +124,11 @@ impl Referee {
                 self.activity += 1;
                 self.reached.effects.insert("Tag");
                 self.judge_tag(effect, seen)
+            }
+            Happening::TagServiceMoved { effect, seen } => {
+                self.activity += 1;
+                self.reached.effects.insert("TagService");
+                self.judge_tag_service(world, effect, seen)
             }
             Happening::Restarted { effect, changed, seen } => {
                 self.activity += 1;

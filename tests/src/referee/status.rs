@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use meshupgrade_core::analysis::verdict::Verdict;
 use meshupgrade_core::conditions::ConditionType;
 use meshupgrade_core::decision::View;
-use meshupgrade_core::ids::WorkloadRef;
+use meshupgrade_core::ids::{Revision, WorkloadRef};
 use meshupgrade_core::machine::phase::{Phase, TRANSITIONS, Trigger};
 use meshupgrade_core::measure::Row;
 use meshupgrade_core::record::{MAX_BATCH, MAX_HISTORY, Record, Run, WaveStep};
@@ -53,9 +53,11 @@ impl Referee {
         let old = before.run.as_ref().filter(|old| old.counter == run.counter).map(|old| old.phase);
         if run.phase == Phase::Succeeded && old != Some(Phase::Succeeded) {
             nothing_on(world, record, run, &run.source, seen)?;
+            tags_are_whole(world, record, &run.source, seen)?;
         }
         if run.phase == Phase::RolledBack && old != Some(Phase::RolledBack) {
             nothing_on(world, record, run, &run.target, seen)?;
+            tags_are_whole(world, record, &run.target, seen)?;
             self.labels_are_back(world, record)?;
         }
         self.last = Some((seen.intent.uid.clone(), Arc::clone(record), Arc::clone(view)));
@@ -167,6 +169,16 @@ fn seen_rolling(seen: &Seen, workload: &WorkloadRef, family: &str, rolling: &Rol
         && status.current <= status.updated
         && status.available >= workload.replicas;
     stamped && !done
+}
+
+/// No Service of a tag that the run moved leads to the revision that was left, as far as the decision could see.
+fn tags_are_whole(world: &World, record: &Record, left: &Revision, seen: &Seen) -> Result<(), Violation> {
+    for tag in record.plan.iter().flat_map(|plan| &plan.waves).filter_map(|wave| wave.tag.as_ref()) {
+        let astray =
+            world.tags.get(tag).is_some_and(|it| it.service.revision == *left && it.revision != *left);
+        rule!(!astray || seen.stale, "the Service of tag {tag} still leads to {left}");
+    }
+    Ok(())
 }
 
 /// I4: no live pod of the plan's namespaces is on the revision that is to be empty. Pods that were created after the

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
-use meshupgrade_core::effect::{MoveTag, PreviousEdit, Relabel, Restart};
+use meshupgrade_core::effect::{MoveTag, MoveTagService, PreviousEdit, Relabel, Restart};
 use meshupgrade_core::ids::{NamespaceName, Revision, Uid, WorkloadRef};
 use meshupgrade_core::labels;
 use meshupgrade_core::observed::{Labels, Namespace, PodTemplate};
@@ -90,6 +90,32 @@ impl Referee {
         rule!(leads, "I7: tag {tag} does not lead where {revision} does");
         let forward = direction_of(stamp) == Some(Direction::Forward);
         rule!(!forward || revision == target, "I7: tag {tag} goes forward to {revision}");
+        Ok(())
+    }
+
+    pub(super) fn judge_tag_service(
+        &mut self,
+        world: &World,
+        effect: &MoveTagService,
+        seen: &Seen,
+    ) -> Result<(), Violation> {
+        let MoveTagService { tag, stamp, revision, selector, .. } = effect;
+        let count = self.relabels.entry((Uid::from(format!("service {tag}")), stamp.clone())).or_insert(0);
+        *count += 1;
+        rule!(*count <= 1, "I15: the Service of tag {tag} is moved twice for {stamp}");
+        let Some((_, _, destination)) = revisions(seen) else {
+            return Err("I3: a write without a stored run".to_owned());
+        };
+        rule!(revision == destination, "I7: the Service of tag {tag} goes to {revision}");
+        let wanted = Some(&Some(revision.0.clone()));
+        rule!(selector.get(labels::REVISION) == wanted, "I7: the Service of {tag} selects {selector:?}");
+        let leads = seen
+            .snapshot
+            .webhooks
+            .iter()
+            .any(|it| it.tag.as_ref() == Some(tag) && it.revision.as_ref() == Some(revision));
+        let there = world.tags.contains_key(tag);
+        rule!(leads && there, "the Service of tag {tag} moves before its webhook");
         Ok(())
     }
 

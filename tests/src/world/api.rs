@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use meshupgrade_core::decision::View;
-use meshupgrade_core::effect::{MoveTag, PreviousEdit, Relabel, Restart};
+use meshupgrade_core::effect::{MoveTag, MoveTagService, PreviousEdit, Relabel, Restart};
 use meshupgrade_core::labels;
 use meshupgrade_core::observed::Namespace;
 use meshupgrade_core::record::Record;
 
 use super::history::{Happening, Seen};
 use super::views::Kind;
-use super::{Labelled, World};
+use super::{Labelled, TagService, World};
 use crate::neighbours::gitops::takes_label;
 
 /// Why the API server refused a write.
@@ -66,6 +66,23 @@ impl World {
         self.touch(Kind::Planes);
         self.tag_moved(&effect.tag, true);
         self.history.push(Happening::TagMoved { effect: effect.clone(), seen: Arc::clone(seen) });
+        Ok(())
+    }
+
+    /// A patch on the Service of a revision tag.
+    pub fn move_tag_service(&mut self, effect: &MoveTagService, seen: &Arc<Seen>) -> Result<(), Refusal> {
+        let version = self.version + 1;
+        let tag = self.tags.get_mut(&effect.tag).ok_or(Refusal::NotFound)?;
+        if tag.service.version.to_string() != effect.resource_version {
+            return Err(Refusal::Conflict);
+        }
+        tag.service = TagService {
+            revision: effect.revision.clone(),
+            version,
+            relabelled_by: Some(effect.stamp.clone()),
+        };
+        self.touch(Kind::Planes);
+        self.history.push(Happening::TagServiceMoved { effect: effect.clone(), seen: Arc::clone(seen) });
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use meshupgrade_core::record::Record;
 use meshupgrade_core::selector::LabelSelector;
 
 use super::views::Kind;
-use super::{App, Git, Labelled, Plane, Tag, Upgrade, World};
+use super::{App, Git, Labelled, Plane, Tag, TagService, Upgrade, World};
 use crate::neighbours::gitops::takes_label;
 
 /// Revision that runs leave.
@@ -67,6 +67,7 @@ pub fn intent() -> Intent {
         istio_namespace: NamespaceName::from(ISTIO),
         injection: InjectionMode::NamespaceLabel,
         repairs_dropped: false,
+        frozen_tags: None,
         settle_seconds: 30,
         waves: vec![wave("all", WaveSelect::Rest, 1)],
         restart: RestartIntent {
@@ -184,11 +185,24 @@ impl World {
             revision: Revision::from(revision),
             version,
             previous: known.as_ref().and_then(|tag| tag.previous.clone()),
+            service: TagService {
+                revision: Revision::from(revision),
+                version,
+                relabelled_by: known.as_ref().and_then(|tag| tag.service.relabelled_by.clone()),
+            },
             relabelled_by: known.and_then(|tag| tag.relabelled_by),
             moved_at: self.now,
         };
         self.tags.insert(name.to_owned(), tag);
         self.tag_moved(name, false);
+    }
+
+    /// Points only the Service of a revision tag at a revision, with kubectl.
+    pub fn tag_service(&mut self, name: &str, revision: &str) {
+        let version = self.touch(Kind::Planes);
+        if let Some(tag) = self.tags.get_mut(name) {
+            (tag.service.revision, tag.service.version) = (Revision::from(revision), version);
+        }
     }
 
     /// Creates a namespace, labelled with a revision by kubectl, or not at all.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use meshupgrade_core::decision::View;
-use meshupgrade_core::effect::{MoveTag, Relabel, Restart};
+use meshupgrade_core::effect::{MoveTag, MoveTagService, Relabel, Restart};
 use meshupgrade_core::ids::NamespaceName;
 use meshupgrade_core::intent::Intent;
 use meshupgrade_core::observed::Snapshot;
@@ -44,6 +44,13 @@ pub enum Happening {
     TagMoved {
         /// The write.
         effect: MoveTag,
+        /// What it rested on.
+        seen: Arc<Seen>,
+    },
+    /// The Service of a revision tag was moved.
+    TagServiceMoved {
+        /// The write.
+        effect: MoveTagService,
         /// What it rested on.
         seen: Arc<Seen>,
     },

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use meshupgrade_core::ids::{NamespaceName, Revision};
+use meshupgrade_core::ids::{NamespaceName, Revision, ServiceRef};
 use meshupgrade_core::labels;
 use meshupgrade_core::observed::{
-    ClientConfig, FieldManager, PodTemplate, ServiceReference, WebhookConfiguration, WebhookEntry,
+    ClientConfig, FieldManager, IstiodService, PodTemplate, ServiceReference, WebhookConfiguration,
+    WebhookEntry,
 };
 use meshupgrade_core::selector::{LabelSelector, Operator, Requirement};
 
@@ -141,6 +142,30 @@ fn tag_webhook(tag: &str, it: &Tag) -> WebhookConfiguration {
             ..FieldManager::default()
         }],
         ..WebhookConfiguration::default()
+    }
+}
+
+/// The Services of all installed istiods and of the tags.
+/// Source: manifests/charts/istio-control/istio-discovery/templates/{service,revision-tags-svc}.yaml in istio/istio.
+pub fn istiod_services(world: &World) -> Vec<Arc<IstiodService>> {
+    let installed = world.planes.iter().filter(|(_, plane)| plane.installed);
+    let own = installed.map(|(revision, _)| istiod_service(&format!("istiod-{revision}"), revision));
+    let tags = world.tags.iter().map(|(tag, it)| IstiodService {
+        tag: Some(tag.clone()),
+        resource_version: it.service.version.to_string(),
+        relabelled_by: it.service.relabelled_by.clone(),
+        ..istiod_service(&format!("istiod-revision-tag-{tag}"), &it.service.revision)
+    });
+    own.chain(tags).map(Arc::new).collect()
+}
+
+fn istiod_service(name: &str, revision: &Revision) -> IstiodService {
+    let selector = [("app", "istiod"), ("istio.io/rev", revision.as_str())];
+    IstiodService {
+        reference: ServiceRef { namespace: ISTIO.into(), name: name.to_owned() },
+        revision: Some(revision.clone()),
+        selector: selector.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        ..IstiodService::default()
     }
 }
 

@@ -95,6 +95,19 @@ pub struct Tag {
     pub relabelled_by: Option<String>,
     /// When it was pointed there.
     pub moved_at: Timestamp,
+    /// Its Service.
+    pub service: TagService,
+}
+
+/// The Service of a revision tag.
+#[derive(Clone, Debug)]
+pub struct TagService {
+    /// Whose istiod it leads to.
+    pub revision: Revision,
+    /// The version at which it changed last.
+    pub version: u64,
+    /// The stamp of the operator's last write.
+    pub relabelled_by: Option<String>,
 }
 
 /// A workload with what its controller knows.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use meshupgrade_core::ids::{NamespaceName, Revision, WorkloadRef};
 use meshupgrade_core::observed::{
-    ControlPlane, DisruptionBudget, Istiod, MeshConfig, Namespace, OtherUpgrade, Pod, WebhookConfiguration,
-    Workload,
+    ControlPlane, DisruptionBudget, Istiod, IstiodService, MeshConfig, Namespace, OtherUpgrade, Pod,
+    WebhookConfiguration, Workload,
 };
 
-use super::injector::webhooks;
+use super::injector::{istiod_services, webhooks};
 use super::{Labelled, World};
 
 /// How many versions of each kind are kept.
@@ -58,6 +58,8 @@ pub struct Views {
     pub others: Arc<Vec<OtherUpgrade>>,
     /// Webhooks.
     pub webhooks: Arc<Vec<Arc<WebhookConfiguration>>>,
+    /// Services of istiod.
+    pub istiod_services: Arc<Vec<Arc<IstiodService>>>,
 }
 
 /// The last versions of the cluster, for caches that lag.
@@ -120,6 +122,7 @@ fn refresh(world: &World, kind: Kind, views: &mut Views) {
         Kind::Planes => {
             views.planes = Arc::new(control_planes(world));
             views.webhooks = Arc::new(webhooks(world));
+            views.istiod_services = Arc::new(istiod_services(world));
             views.others = Arc::new(world.others.clone());
         }
         Kind::Upgrade => {}

@@ -7,14 +7,15 @@ use meshupgrade_core::labels;
 use meshupgrade_core::observed::ClientConfig;
 use serde_json::{Value, json};
 
-use super::{memory_and_stamp, patch};
+use super::{memory_and_stamp, patch, remember};
 use crate::client::CallError;
 use crate::context::Context;
 use crate::observe::webhook::RawMutating;
 
 pub(super) async fn send(context: &Context, change: &MoveTag) -> Result<(), CallError> {
     let api: Api<RawMutating> = Api::all(context.clients.calls());
-    patch(context, &api, &context.stores.webhooks, &change.webhook, &Patch::Strategic(body(change))).await
+    let remember = |answer| remember(&context.stores.webhooks, answer);
+    patch(context, &api, remember, &change.webhook, &Patch::Strategic(body(change))).await
 }
 
 /// A strategic merge patch: the API server merges `webhooks` by name, so that everything else of an entry stays.

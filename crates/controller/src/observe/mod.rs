@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod config_map;
 pub mod gateway;
+pub mod istiod_service;
 pub mod namespace;
 pub mod pod;
 pub mod service;
@@ -144,11 +145,12 @@ impl Stores {
         self.namespaces.all()
     }
 
-    /// What the cluster-wide watches know, as a snapshot. The rest of it is filled in by the caller: pods, Services
-    /// of gateways, census, other upgrades, what was applied.
+    /// What the cluster-wide watches know, as a snapshot. The rest of it is filled in by the caller: pods, Services,
+    /// census, other upgrades, what was applied.
     pub fn snapshot(&self, istio_namespace: &NamespaceName, config_maps: &[Arc<ConfigMapSeen>]) -> Snapshot {
         Snapshot {
             webhooks: self.webhooks(),
+            istiod_services: None,
             control_planes: self.control_planes(istio_namespace, config_maps),
             shared_mesh: shared_mesh(config_maps.iter().map(|seen| &**seen)),
             namespaces: self.namespaces(),

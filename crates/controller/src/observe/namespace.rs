@@ -1,9 +1,9 @@
 //! Namespaces: labels, who owns the one that matters, and our own annotations.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
 use meshupgrade_core::ids::NamespaceName;
 use meshupgrade_core::labels;
-use meshupgrade_core::observed::{FieldManager, Namespace, PreviousLabels};
+use meshupgrade_core::observed::{FieldManager, Namespace, Owner, PreviousLabels};
 use serde::Deserialize;
 
 use super::Observed;
@@ -60,6 +60,16 @@ pub(super) fn managers(managed: Vec<ManagedFieldsEntry>) -> Vec<FieldManager> {
         name: entry.manager.unwrap_or_default(),
     })
     .collect()
+}
+
+/// The object that this one belongs to. Whether that calls itself its controller or not, it makes it anew.
+pub(super) fn first_owner(owners: Option<&[OwnerReference]>) -> Option<Owner> {
+    let owner = owners?.first()?;
+    Some(Owner {
+        kind: owner.kind.clone(),
+        name: owner.name.clone(),
+        group: owner.api_version.split_once('/').map_or("", |(group, _)| group).to_owned(),
+    })
 }
 
 fn owns_label(entry: &ManagedFieldsEntry, label: &str) -> bool {

@@ -4,11 +4,11 @@ use k8s_openapi::ByteString;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use meshupgrade_core::ids::Revision;
 use meshupgrade_core::labels;
-use meshupgrade_core::observed::{ClientConfig, Owner, ServiceReference, WebhookConfiguration, WebhookEntry};
+use meshupgrade_core::observed::{ClientConfig, ServiceReference, WebhookConfiguration, WebhookEntry};
 use serde::Deserialize;
 
 use super::Observed;
-use super::namespace::{managers, parse_previous};
+use super::namespace::{first_owner, managers, parse_previous};
 use crate::slim::{self, RawSelector};
 
 /// What the name of every webhook of Istio ends in.
@@ -126,7 +126,6 @@ impl Observed for RawMutating {
         let metadata = self.metadata;
         let label = |key: &str| metadata.labels.as_ref()?.get(key).cloned();
         let annotation = |key: &str| metadata.annotations.as_ref()?.get(key).cloned();
-        let owners = metadata.owner_references.clone().unwrap_or_default();
         Some(WebhookConfiguration {
             revision: label(labels::REVISION).map(Revision),
             tag: label(labels::TAG),
@@ -139,12 +138,7 @@ impl Observed for RawMutating {
             previous: annotation(labels::PREVIOUS_LABELS).and_then(|text| parse_previous(&text)),
             relabelled_by: annotation(labels::RELABELLED_BY),
             managers: managers(metadata.managed_fields.unwrap_or_default()),
-            // Whether it calls itself the controller or not: it makes the tag anew.
-            owner: owners.first().map(|owner| Owner {
-                kind: owner.kind.clone(),
-                name: owner.name.clone(),
-                group: owner.api_version.split_once('/').map_or("", |(group, _)| group).to_owned(),
-            }),
+            owner: first_owner(metadata.owner_references.as_deref()),
             name: metadata.name.unwrap_or_default(),
         })
     }

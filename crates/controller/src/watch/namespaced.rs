@@ -12,6 +12,18 @@ use super::on_demand::OnDemand;
 use crate::client::Clients;
 use crate::health::Health;
 use crate::observe::Observed;
+use crate::store::Entry;
+
+/// What is known of the objects of a kind in a namespace.
+#[derive(Debug)]
+pub enum Look<V> {
+    /// Those that matter.
+    Known(Vec<Arc<V>>),
+    /// They cannot be read, for example because the right is missing.
+    Unreadable,
+    /// They are being read.
+    Awaited,
+}
 
 /// The watches of a kind by namespace.
 #[derive(Debug)]
@@ -38,6 +50,25 @@ impl<S: Observed<Scope = NamespaceResourceScope>> NamespacedWatches<S> {
         running.retain(|_, watch| !watch.is_broken());
         let watch = running.entry(namespace.clone()).or_insert_with(|| self.start(namespace));
         Some(watch.known()?.all().into_values().collect())
+    }
+
+    /// The same, for who goes on without them where they cannot be read.
+    pub fn look(&self, namespace: &NamespaceName) -> Look<S::Value> {
+        match self.get(namespace) {
+            Some(objects) => Look::Known(objects),
+            None if self.problem(namespace).is_some() => Look::Unreadable,
+            None => Look::Awaited,
+        }
+    }
+
+    /// Takes over what the API server answered to a write: the watch may be behind it.
+    pub fn remember(&self, namespace: &NamespaceName, answer: S) {
+        let running = self.lock();
+        let Some(store) = running.get(namespace).and_then(OnDemand::known) else { return };
+        let (key, version) = (answer.key(), answer.meta().resource_version.clone());
+        if let Some(value) = answer.observe() {
+            store.upsert(key, Entry::new(version.as_deref(), value));
+        }
     }
 
     /// Why the objects of a namespace cannot be read, if they cannot.

@@ -49,6 +49,7 @@ pub fn intent() -> Intent {
         istio_namespace: ISTIO.into(),
         injection: InjectionMode::NamespaceLabel,
         repairs_dropped: false,
+        frozen_tags: None,
         settle_seconds: 30,
         waves: vec![
             wave("canary", WaveSelect::Names(BTreeSet::from(["pay".into()]))),

@@ -3,7 +3,7 @@
 
 use super::{Check, CheckInput, Finding, label_owners, listed, planned, problem, proxies};
 use crate::census::{Census, Reference, ReferenceKind};
-use crate::ids::NamespaceName;
+use crate::ids::{NamespaceName, ServiceRef};
 use crate::injection::{Injection, Injector, injection, namespace_injection};
 use crate::labels;
 use crate::observed::{Labels, Namespace, PodTemplate, WebhookConfiguration};
@@ -143,38 +143,42 @@ fn pod_templates_moved(input: &CheckInput<'_>) -> Finding {
 }
 
 fn tags_moved(input: &CheckInput<'_>) -> Finding {
-    let mut tags: Vec<String> = input
-        .snapshot
-        .webhooks
-        .iter()
-        .filter(|webhook| {
-            webhook.revision.as_ref() == Some(input.source) || leads_to_the_source(input, webhook)
-        })
-        .filter_map(|webhook| webhook.tag.clone())
-        .collect();
-    if tags.is_empty() {
-        return counted(input, |census| {
-            references(input, census, ReferenceKind::TagService, |names, first| {
-                format!(
-                    "{names} of a revision tag refers to {}: kubectl label service {} -n {} {}={} --overwrite, or set the tag \
-                     again with istioctl",
-                    input.source,
-                    first.name,
-                    place(first),
-                    labels::REVISION,
-                    input.target
-                )
-            })
-        });
-    }
-    tags.sort();
-    let first = tags.first().cloned().unwrap_or_default();
+    let webhooks = tag_webhooks_moved(input);
+    if webhooks == Finding::Nothing { tag_services_moved(input) } else { webhooks }
+}
+
+fn tag_webhooks_moved(input: &CheckInput<'_>) -> Finding {
+    let on_source = |webhook: &&WebhookConfiguration| {
+        webhook.revision.as_ref() == Some(input.source) || leads_to_the_source(input, webhook)
+    };
+    let webhooks = input.snapshot.webhooks.iter().map(AsRef::as_ref).filter(on_source);
+    let mut tags: Vec<&str> = webhooks.filter_map(|webhook| webhook.tag.as_deref()).collect();
+    tags.sort_unstable();
+    let first = tags.first().copied().unwrap_or_default();
     problem(&tags, |names| {
         format!(
             "revision tag {names} points at {}, and pods of its namespaces could not be created without it: istioctl tag set \
              {first} --revision {} --istioNamespace {} --overwrite",
             input.source, input.target, input.intent.istio_namespace
         )
+    })
+}
+
+/// Those of tags that no wave moves are only counted.
+fn tag_services_moved(input: &CheckInput<'_>) -> Finding {
+    let told = |names: String, first: &ServiceRef| {
+        let command = tags::move_service_by_hand(first, input.target);
+        format!("{names} of a revision tag leads to {}: {command}", input.source)
+    };
+    let live: Vec<&ServiceRef> =
+        tags::services_on(input.snapshot, input.source).map(|(_, service)| &service.reference).collect();
+    if let Some(first) = live.first() {
+        return problem(live.iter().map(ToString::to_string), |names| told(names, first));
+    }
+    counted(input, |census| {
+        references(input, census, ReferenceKind::TagService, |names, first| {
+            told(names, &ServiceRef { namespace: place(first).into(), name: first.name.clone() })
+        })
     })
 }
 

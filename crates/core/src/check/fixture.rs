@@ -9,15 +9,16 @@ use super::{CheckInput, completion, preflight, rollback_proof};
 use crate::analysis::AnalysisIntent;
 use crate::census::Census;
 use crate::decision::{CheckOutcome, CheckResult};
-use crate::ids::{NamespaceName, Revision, WorkloadKind, WorkloadRef};
+use crate::ids::{NamespaceName, Revision, ServiceRef, WorkloadKind, WorkloadRef};
 use crate::intent::{
     CompletionIntent, CompletionMode, InjectionMode, Intent, OnFailure, RestartIntent, RetiredMeshConfig,
     RollbackControlPlane, RollbackScope, RunningJobs, WaveIntent, WaveSelect,
 };
 use crate::labels;
 use crate::observed::{
-    ClientConfig, ControlPlane, IntOrPercent, Istiod, Labels, MeshConfig, Namespace, PodTemplate,
-    RolloutStatus, ServiceReference, Snapshot, Strategy, WebhookConfiguration, WebhookEntry, Workload,
+    ClientConfig, ControlPlane, IntOrPercent, Istiod, IstiodService, Labels, MeshConfig, Namespace,
+    PodTemplate, RolloutStatus, ServiceReference, Snapshot, Strategy, WebhookConfiguration, WebhookEntry,
+    Workload,
 };
 use crate::plan::{Plan, PlannedWave, Unrestartable};
 use crate::selector::{LabelSelector, Operator, Requirement};
@@ -45,6 +46,7 @@ impl Mesh {
             target: TARGET.into(),
             snapshot: Snapshot {
                 webhooks: vec![own_webhook(SOURCE), own_webhook(TARGET)],
+                istiod_services: Some(vec![istiod_service(SOURCE), istiod_service(TARGET)]),
                 control_planes: [SOURCE, TARGET]
                     .into_iter()
                     .map(|name| (name.into(), control_plane(name)))
@@ -139,6 +141,14 @@ impl Mesh {
         self.snapshot.webhooks.push(Arc::new(webhook));
     }
 
+    /// The Service of a tag, as Istio's chart makes it.
+    pub fn add_tag_service(&mut self, tag: &str, revision: &str) {
+        let mut service = IstiodService::clone(&istiod_service(revision));
+        service.reference.name = format!("istiod-revision-tag-{tag}");
+        service.tag = Some(tag.to_owned());
+        self.snapshot.istiod_services.get_or_insert_default().push(Arc::new(service));
+    }
+
     /// Another revision, which nothing uses.
     pub fn add_revision(&mut self, revision: &str) {
         self.snapshot.webhooks.push(own_webhook(revision));
@@ -222,6 +232,16 @@ fn own_webhook(revision: &str) -> Arc<WebhookConfiguration> {
     })
 }
 
+fn istiod_service(revision: &str) -> Arc<IstiodService> {
+    let reference = ServiceRef { namespace: "istio-system".into(), name: format!("istiod-{revision}") };
+    Arc::new(IstiodService {
+        reference,
+        revision: Some(revision.into()),
+        selector: map(&[("app", "istiod"), (labels::REVISION, revision)]),
+        ..IstiodService::default()
+    })
+}
+
 /// Where the webhooks of a revision point.
 pub(crate) fn client(revision: &str) -> ClientConfig {
     let name = format!("istiod-{revision}");
@@ -259,6 +279,7 @@ fn intent() -> Intent {
         retired_mesh_config: RetiredMeshConfig::RemoveCopy,
         injection: InjectionMode::NamespaceLabel,
         repairs_dropped: false,
+        frozen_tags: None,
         settle_seconds: 30,
         waves: vec![WaveIntent {
             name: "all".to_owned(),

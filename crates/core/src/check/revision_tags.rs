@@ -14,8 +14,12 @@ pub(super) fn find(input: &CheckInput<'_>) -> Finding {
         return Finding::Problem(problems.join(". "));
     }
     let owned = input.intent.tags().filter_map(|tag| owned_by_another(input, tag));
-    let warnings: Vec<String> =
-        owned.chain(left_behind(input)).chain(gateways_of_the_default(input)).collect();
+    let warnings: Vec<String> = owned
+        .chain(owned_services(input))
+        .chain(unreadable_services(input))
+        .chain(left_behind(input))
+        .chain(gateways_of_the_default(input))
+        .collect();
     if warnings.is_empty() { Finding::Nothing } else { Finding::Warning(warnings.join(". ")) }
 }
 
@@ -79,11 +83,38 @@ fn labels_that_stay(input: &CheckInput<'_>) -> Option<String> {
 }
 
 fn owned_by_another(input: &CheckInput<'_>, tag: &str) -> Option<String> {
-    let owner = tags::owner(tags::find(input.snapshot, tag)?)?;
+    let owner =
+        tags::find(input.snapshot, tag).and_then(|it| tags::owner(it.owner.as_ref(), &it.managers))?;
     Some(format!(
         "revision tag {tag} belongs to {owner}, which would undo a move: when its wave is due, the run waits until that points it at {}",
         input.target
     ))
+}
+
+/// Services of the tags that are somebody else's to move.
+fn owned_services(input: &CheckInput<'_>) -> Option<String> {
+    let moved =
+        tags::services_on(input.snapshot, input.source).filter(|(tag, _)| input.intent.moves_tag(tag));
+    let owned = moved.filter_map(|(_, service)| {
+        let owner = tags::owner(service.owner.as_ref(), &service.managers)?;
+        Some(format!("{} ({owner})", service.reference))
+    });
+    let names = listed(owned)?;
+    Some(format!(
+        "{names} of a revision tag would be put back by its owner: when its wave is due, the run waits until that leads it to {}",
+        input.target
+    ))
+}
+
+fn unreadable_services(input: &CheckInput<'_>) -> Option<String> {
+    let unknown = input.intent.tags().next().is_some() && input.snapshot.istiod_services.is_none();
+    unknown.then(|| {
+        format!(
+            "the Services in {0} cannot be read, so that those of revision tags do not move with them: add {0} to the value \
+             istioNamespaces of the chart",
+            input.intent.istio_namespace
+        )
+    })
 }
 
 /// Tags on the source that no wave moves, as far as namespaces follow them.

@@ -97,4 +97,20 @@ fn a_mesh_whose_control_plane_was_removed_is_brought_over_without_a_way_back() {
     let decision = decide(at(0), &mesh.intent, &stored(&mesh, Phase::Migrating, &json!({})), &mesh.snapshot);
     assert_eq!(run(&decision).rollback, None);
     assert_eq!(decision.effects.len(), 2, "both labels are set");
+    assert!(
+        decision.view.message.contains("rollback.requested changes nothing"),
+        "{}",
+        decision.view.message
+    );
+    // Asked for before anything was written, it is no upgrade that is wanted.
+    mesh.census(|census| census.taken_at = Some(at(0)));
+    let before = decide(
+        at(0),
+        &mesh.intent,
+        &stored(&mesh, Phase::Planned, &json!({"startedAt": null})),
+        &mesh.snapshot,
+    );
+    assert!(before.effects.is_empty() && run(&before).rollback.is_none(), "{:?}", before.effects);
+    let told = &before.view.blocked[0].because;
+    assert!(told.contains("nothing to go back to") && told.contains("Set it to false"), "{told}");
 }

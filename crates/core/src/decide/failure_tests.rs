@@ -215,6 +215,7 @@ fn only_the_failed_wave_goes_back_and_then_waits_for_a_retry() {
             Effect::Restart(_) => "restart",
             Effect::Gateway(_) => "gateway",
             Effect::Tag(_) => "tag",
+            Effect::TagService(_) => "tag-service",
             Effect::SetRevisions(_) => "revisions",
             Effect::MeshConfig(_) => "mesh-config",
         })

@@ -238,3 +238,34 @@ fn a_namespace_of_the_default_revision_takes_its_gateway_along_unless_it_is_pinn
     let decision = decided(&mesh, Phase::Migrating, &json!({}));
     assert_eq!(writes(&decision).iter().map(|it| it.gateway.name.as_str()).collect::<Vec<_>>(), ["web"]);
 }
+
+/// `shop` follows the tag `default` by `istio-injection`, and so does its Gateway.
+fn by_the_default_tag() -> Mesh {
+    let mut mesh = before();
+    mesh.add_tag("default", SOURCE);
+    let tag = mesh.snapshot.webhooks.iter_mut().find(|webhook| webhook.tag.is_some()).unwrap();
+    Arc::make_mut(tag).entries[0].namespace_selector = crate::selector::LabelSelector {
+        match_labels: map(&[(labels::INJECTION, "enabled")]),
+        ..Default::default()
+    };
+    mesh.namespace("shop", |namespace| namespace.labels = map(&[(labels::INJECTION, "enabled")]));
+    mesh.plan.waves[0].tag = Some("default".to_owned());
+    mesh.plan.waves[0].tag_moves = true;
+    mesh
+}
+
+#[test]
+fn what_follows_the_default_is_pinned_and_a_rollback_lets_go_of_it() {
+    let mut mesh = by_the_default_tag();
+    let first = decided(&mesh, Phase::Migrating, &json!({}));
+    let [label] = writes(&first)[..] else { panic!("{:?}", first.effects) };
+    assert_eq!((label.gateway.name.as_str(), &label.revision), ("web", &Some(SOURCE.into())));
+    change(&mut mesh, "shop", "web", pin);
+    mesh.census(|census| census.taken_at = Some(at(100)));
+    let more = json!({"step": "Proven", "soakSince": "1970-01-01T00:01:40Z", "rollback": turned_back()});
+    let back = decided(&mesh, Phase::RollingBack, &more);
+    let [label] = writes(&back)[..] else { panic!("{:?} {:?}", back.effects, back.view.blocked) };
+    assert_eq!((&label.revision, &label.previous), (&None, &PreviousEdit::Remove));
+    change(&mut mesh, "shop", "web", |gateway| (gateway.revision, gateway.previous) = (None, None));
+    assert_eq!(run(&decided(&mesh, Phase::RollingBack, &more)).phase, Phase::RolledBack);
+}

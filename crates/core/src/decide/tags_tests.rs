@@ -14,11 +14,12 @@ use crate::inventory::{Pair, discover_source};
 use crate::labels;
 use crate::machine::phase::Phase;
 use crate::observed::{FieldManager, Owner, PreviousLabels, WebhookConfiguration};
+use crate::plan::{PlannedWave, WaveKind};
 use crate::planning;
 use crate::record::Record;
 use crate::wait::WaitReason;
 
-fn mesh() -> Mesh {
+pub(super) fn mesh() -> Mesh {
     let mut mesh = Mesh::before();
     let rest = mesh.intent.waves.remove(0);
     let tag = WaveIntent { name: "tagged".into(), select: WaveSelect::Tag("prod".into()), ..rest.clone() };
@@ -33,13 +34,13 @@ fn mesh() -> Mesh {
     mesh
 }
 
-fn tag(mesh: &mut Mesh, change: impl FnOnce(&mut WebhookConfiguration)) {
+pub(super) fn tag(mesh: &mut Mesh, change: impl FnOnce(&mut WebhookConfiguration)) {
     let webhook = mesh.snapshot.webhooks.iter_mut().find(|webhook| webhook.tag.is_some()).unwrap();
     change(Arc::make_mut(webhook));
 }
 
 /// As the API server has it after the write.
-fn apply(mesh: &mut Mesh, change: &MoveTag) {
+pub(super) fn apply(mesh: &mut Mesh, change: &MoveTag) {
     let change = change.clone();
     tag(mesh, |webhook| {
         assert_eq!(change.webhook, webhook.name);
@@ -57,7 +58,7 @@ fn apply(mesh: &mut Mesh, change: &MoveTag) {
     });
 }
 
-fn moves(decision: &Decision) -> Vec<&MoveTag> {
+pub(super) fn moves(decision: &Decision) -> Vec<&MoveTag> {
     let moves = decision.effects.iter().filter_map(|effect| match effect {
         Effect::Tag(change) => Some(change),
         _ => None,
@@ -73,12 +74,12 @@ fn relabels(decision: &Decision) -> Vec<&str> {
     relabels.collect()
 }
 
-fn waits_for(decision: &Decision, reason: WaitReason) -> String {
+pub(super) fn waits_for(decision: &Decision, reason: WaitReason) -> String {
     let wait = decision.view.blocked.iter().find(|wait| wait.reason == reason);
     wait.unwrap_or_else(|| panic!("{reason}: {:?}", decision.view.blocked)).because.clone()
 }
 
-fn migrating(mesh: &Mesh, more: &Value) -> Record {
+pub(super) fn migrating(mesh: &Mesh, more: &Value) -> Record {
     stored(mesh, Phase::Migrating, more)
 }
 
@@ -333,7 +334,39 @@ fn a_tag_in_a_wave_of_the_next_run_changes_no_labels() {
     // As the check RevisionTags says, but in the middle of the run.
     mesh.intent.waves[1].select = WaveSelect::Tag("other".into());
     let pair = Pair { source: &mesh.source, target: &mesh.target };
-    assert!(planning::stragglers(&mesh.intent, &mesh.snapshot, pair, &mesh.plan).is_empty());
+    let frozen = mesh.intent.frozen(&mesh.plan);
+    assert!(planning::stragglers(&frozen, &mesh.snapshot, pair, &mesh.plan).is_empty());
+}
+
+/// Its gateways are injected ones, which are restarted last, with the wave of gateways.
+#[test]
+fn a_tag_whose_wave_left_the_spec_in_mid_run_goes_on_with_all_that_follows_it() {
+    let mut mesh = mesh();
+    app(&mut mesh, "pay", "edge", |edge| {
+        edge.template.annotations.insert(labels::INJECT_TEMPLATES.to_owned(), "gateway".to_owned());
+    });
+    pod(&mut mesh, "pay", "edge", SOURCE, |_| {});
+    tag(&mut mesh, |webhook| {
+        webhook.revision = Some(TARGET.into());
+        webhook.entries.iter_mut().for_each(|entry| entry.client = client(TARGET));
+        let previous = PreviousLabels { from: SOURCE.into(), to: TARGET.into(), ..PreviousLabels::default() };
+        webhook.previous = Some(previous);
+    });
+    let last = PlannedWave {
+        kind: WaveKind::Gateways,
+        namespaces: vec!["pay".into()],
+        max_concurrent: 1,
+        ..PlannedWave::default()
+    };
+    mesh.plan.waves.push(last);
+    mesh.namespace("shop", |shop| drop(shop.labels.insert(labels::REVISION.to_owned(), TARGET.to_owned())));
+    mesh.intent.waves.remove(0);
+    let mut record = migrating(&mesh, &json!({"wave": 2}));
+    for second in [0, 60, 61] {
+        record = decide(at(second), &mesh.intent, &record, &mesh.snapshot).record;
+    }
+    let batch = record.run.unwrap().batch.unwrap();
+    assert_eq!(batch.entries[0].workload, reference("pay", "edge"));
 }
 
 #[test]

@@ -147,9 +147,12 @@ impl<'a> Pass<'a> {
             || (run.cloud == Some(CloudStep::Complete) && !aks::completion_was_refused(self));
         let forward = run.rollback.as_ref().is_none_or(|rollback| rollback.wave_only);
         let under_way = self.started() && !run.phase.is_over() && forward;
-        // What is repaired after its control plane went has nowhere to go back to.
-        let nowhere = self.intent.repairs_dropped && gate::is_gone(self.snapshot, &run.source);
-        under_way && run.source != run.target && !accepted && !nowhere
+        under_way && run.source != run.target && !accepted && !self.repairs_what_has_no_source()
+    }
+
+    /// Whether the run brings over what dropped out of the mesh when its control plane went: there is nothing to go back to.
+    pub fn repairs_what_has_no_source(&self) -> bool {
+        self.intent.repairs_dropped && gate::is_gone(self.snapshot, &self.run.source)
     }
 
     /// The wave in work.

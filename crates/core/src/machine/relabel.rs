@@ -15,6 +15,7 @@ use crate::intent::InjectionMode;
 use crate::inventory::{Standing, is_dropped, moved_by, standing};
 use crate::labels;
 use crate::machine::pass::{Pass, about_namespace, pair};
+use crate::machine::permission::{Permission, permission};
 use crate::machine::tags;
 use crate::observed::{Labels, Namespace, PreviousLabels, WebhookConfiguration};
 use crate::plan::{PlannedWave, WaveKind};
@@ -211,7 +212,7 @@ fn forward(pass: &Pass<'_>, namespace: &Namespace, may_write: bool) -> Label {
     let in_scope = names_source
         || standing(pass.intent, pass.snapshot, pair(&revisions), namespace) == Standing::InScope;
     let may_write = may_write && in_scope;
-    match permission(pass, namespace, may_write) {
+    match may_relabel(pass, namespace, may_write) {
         Permission::Granted => Label::Write(Box::new(Relabel {
             namespace: namespace.name.clone(),
             resource_version: namespace.resource_version.clone(),
@@ -242,7 +243,7 @@ fn back(pass: &Pass<'_>, namespace: &Namespace, may_write: bool) -> Label {
     if wanted.is_on(namespace) {
         return Label::InPlace;
     }
-    match permission(pass, namespace, may_write) {
+    match may_relabel(pass, namespace, may_write) {
         Permission::Granted => {
             let stamp = pass.run.relabel_stamp(&pass.intent.uid, &namespace.name);
             Label::Write(Box::new(return_to(pass, namespace, wanted, previous, stamp)))
@@ -334,32 +335,11 @@ fn return_to(
     }
 }
 
-enum Permission {
-    /// This write was not done yet.
-    Granted,
-    /// We wrote in this direction, and somebody changed it since.
-    Used,
-    /// We never wrote, and now is not the time.
-    Never,
-}
-
-fn permission(pass: &Pass<'_>, namespace: &Namespace, may_write: bool) -> Permission {
+/// See [`permission()`].
+fn may_relabel(pass: &Pass<'_>, namespace: &Namespace, may_write: bool) -> Permission {
     let stamp = pass.run.relabel_stamp(&pass.intent.uid, &namespace.name);
-    let ours = pass.run.stamp(&pass.intent.uid, 1);
-    // All attempts of one direction share everything before the last dot.
-    let wrote_in_this_direction = match (&namespace.relabelled_by, ours.rsplit_once('.')) {
-        (Some(by), Some((prefix, _))) => by.rsplit_once('.').is_some_and(|(other, _)| other == prefix),
-        _ => false,
-    };
-    if pass.run.relabel_again.contains(&namespace.name) && namespace.relabelled_by.as_ref() != Some(&stamp) {
-        Permission::Granted
-    } else if wrote_in_this_direction {
-        Permission::Used
-    } else if may_write {
-        Permission::Granted
-    } else {
-        Permission::Never
-    }
+    let again = pass.run.relabel_again.contains(&namespace.name);
+    permission(pass, namespace.relabelled_by.as_deref(), &stamp, again, may_write)
 }
 
 /// The first value of the annotation is never overwritten while it is about this pair.

@@ -132,6 +132,15 @@ pub fn preflight(pass: &mut Pass<'_>) -> bool {
 
 /// An object that asks for rollback before it wrote anything: what an earlier object of the same pair moved goes back.
 fn roll_back_before_the_start(pass: &mut Pass<'_>) -> bool {
+    if pass.repairs_what_has_no_source() {
+        let because = format!(
+            "spec.rollback.requested is set, and there is nothing to go back to: the control plane of {} is gone. Set it to false: the \
+             run then repairs what dropped out of the mesh by moving it to {}",
+            pass.run.source, pass.run.target
+        );
+        pass.wait(WaitReason::PreflightFailed, None, because);
+        return false;
+    }
     freeze(pass);
     pass.run.wave = u32::try_from(pass.plan.waves.len().saturating_sub(1)).unwrap_or(u32::MAX);
     pass.turn_back(RollbackCause::Requested, "spec.rollback.requested is set".into());

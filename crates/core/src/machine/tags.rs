@@ -9,7 +9,9 @@ use crate::ids::NamespaceName;
 use crate::inventory::{is_system, some_of};
 use crate::labels;
 use crate::machine::pass::{Pass, pair};
+use crate::machine::permission::{Permission, permission};
 use crate::machine::relabel::{Standings, answers, waves_up_to};
+use crate::machine::tag_services;
 use crate::observed::{PreviousLabels, WebhookConfiguration};
 use crate::plan::{PlannedWave, WaveKind};
 use crate::record::Direction;
@@ -34,12 +36,14 @@ pub fn bring(pass: &mut Pass<'_>, last: u32, write: Option<u32>, standings: &mut
     let with_tag = |(index, wave): (u32, &PlannedWave)| Some((index, wave.tag.clone()?, wave.tag_moves));
     let waves: Vec<(u32, String, bool)> = waves_up_to(pass, last).filter_map(with_tag).collect();
     for (index, tag, moves) in waves {
-        if pass.run.direction() == Direction::Back && !moves && !was_moved(pass, &tag) {
+        let is_ours = moves || was_moved(pass, &tag);
+        if pass.run.direction() == Direction::Back && !is_ours {
             // It was where it is before the run.
             continue;
         }
         let may_write = write == Some(index) || pass.run.direction() == Direction::Back;
         match due(pass, &tag, may_write) {
+            Due::Nothing if is_ours => tag_services::follow(pass, &tag, may_write, standings),
             Due::Nothing => {}
             Due::Again => standings.awaited = true,
             Due::Move(_) if !answers(pass) => standings.awaited = true,
@@ -78,7 +82,7 @@ fn due(pass: &mut Pass<'_>, tag: &str, may_write: bool) -> Due {
     if tags::points_at(snapshot, webhook, &destination) {
         return Due::Nothing;
     }
-    if let Some(owner) = tags::owner(webhook) {
+    if let Some(owner) = tags::owner(webhook.owner.as_ref(), &webhook.managers) {
         let because = format!(
             "revision tag {tag} points at {}, and {owner} moves it: let that point it at {destination}",
             shown(webhook)
@@ -86,12 +90,10 @@ fn due(pass: &mut Pass<'_>, tag: &str, may_write: bool) -> Due {
         return Due::Person(WaitReason::LabelNotMoved, because);
     }
     let stamp = stamp(pass, tag);
-    match &webhook.relabelled_by {
-        Some(by) if *by == stamp => reverted(pass, tag, webhook),
-        // Moved before in this direction: a person asked for another attempt.
-        Some(by) if is_of_this_direction(pass, by) => moving(pass, tag, webhook, stamp),
-        _ if may_write || pass.run.tag_attempts.contains_key(tag) => moving(pass, tag, webhook, stamp),
-        _ => reverted(pass, tag, webhook),
+    let again = pass.run.tag_attempts.contains_key(tag);
+    match permission(pass, webhook.relabelled_by.as_deref(), &stamp, again, may_write) {
+        Permission::Granted => moving(pass, tag, webhook, stamp),
+        Permission::Used | Permission::Never => reverted(pass, tag, webhook),
     }
 }
 
@@ -204,15 +206,9 @@ fn shown(webhook: &WebhookConfiguration) -> String {
     webhook.revision.as_ref().map_or_else(|| "no revision".to_owned(), ToString::to_string)
 }
 
-fn stamp(pass: &Pass<'_>, tag: &str) -> String {
+/// The stamp of a write to an object of a tag.
+pub fn stamp(pass: &Pass<'_>, tag: &str) -> String {
     pass.run.stamp(&pass.intent.uid, pass.run.tag_attempts.get(tag).copied().unwrap_or(1))
-}
-
-/// All attempts of one direction share everything before the last dot.
-fn is_of_this_direction(pass: &Pass<'_>, by: &str) -> bool {
-    let ours = pass.run.stamp(&pass.intent.uid, 1);
-    let prefix = |stamp: &str| stamp.rsplit_once('.').map(|(prefix, _)| prefix.to_owned());
-    prefix(by) == prefix(&ours)
 }
 
 fn announce(pass: &mut Pass<'_>, change: &MoveTag) {
