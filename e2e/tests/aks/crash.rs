@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use meshupgrade_arm_simulator::{Call, Fault};
 use meshupgrade_e2e::azure::Azure;
-use meshupgrade_e2e::{SOURCE, Scenario, TARGET};
+use meshupgrade_e2e::{SOURCE, Scenario};
 use meshupgrade_testbed::wait_for;
 use serde_json::json;
 
-use super::{RUN, aks, begin, is_gone};
+use super::{End, RUN, aks, begin};
 
 /// Kills the operator as soon as Azure has its write and has answered nothing yet, and starts the next one.
 async fn kill_at_the_write(s: &mut Scenario, azure: &Azure) -> Result<()> {
@@ -32,15 +32,10 @@ async fn killed(s: &mut Scenario) -> Result<()> {
     azure.plant(Call::PutCluster, Fault::OperationTakes(Duration::from_secs(3)))?;
     azure.plant(Call::PutCluster, Fault::LoseAnswer)?;
     kill_at_the_write(s, &azure).await?;
-    s.wait_status_within(RUN, "mesh", "Succeeded", |status| status.phase == "Succeeded").await?;
-    azure.has(&[TARGET])?;
-    azure.judge(2)?;
+    End::completed(2).reached(s, &azure, &mesh, &names).await?;
     let sent = azure.simulator.journal().into_iter().filter(|entry| entry.call == Call::PutCluster);
     let answers: Vec<_> = sent.map(|entry| entry.status).collect();
     ensure!(answers.len() == 3, "the start twice, of which one is refused, and the completion: {answers:?}");
-    s.wait_mesh(&mesh, TARGET).await?;
-    s.all_on(TARGET, &names).await?;
-    is_gone(s, SOURCE).await?;
     // Each life tells its own words.
     s.judge(&["write-budget"]).await
 }

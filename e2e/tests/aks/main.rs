@@ -4,11 +4,13 @@ mod crash;
 mod gateway_address;
 mod mesh_config;
 mod people;
+mod tags;
 mod versions;
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use meshupgrade_api::MeshUpgradeStatus;
 use meshupgrade_arm_simulator::{Call, Fault};
 use meshupgrade_core::record::RollbackCause;
 use meshupgrade_e2e::azure::Azure;
@@ -36,7 +38,17 @@ fn mesh(names: [&str; 2]) -> Mesh {
 
 /// Applies mesh and MeshUpgrade, with an operator that signs in to Azure.
 async fn begin(s: &mut Scenario, azure: &Azure, names: [&str; 2], more: Value) -> Result<Mesh> {
-    let mesh = mesh(names);
+    begin_with(s, azure, mesh(names), names, more).await
+}
+
+/// The same with another mesh.
+async fn begin_with(
+    s: &mut Scenario,
+    azure: &Azure,
+    mesh: Mesh,
+    names: [&str; 2],
+    more: Value,
+) -> Result<Mesh> {
     s.mesh(mesh.clone()).await?;
     for name in names {
         s.wave(&[name], 1);
@@ -50,6 +62,43 @@ async fn begin(s: &mut Scenario, azure: &Azure, names: [&str; 2], more: Value) -
     }
     s.upgrade("mesh", spec).await?;
     Ok(mesh)
+}
+
+/// How a run ends.
+struct End<'a> {
+    phase: &'a str,
+    stays: &'a str,
+    goes: &'a str,
+    /// How often the operator wrote to Azure.
+    writes: usize,
+}
+
+impl End<'_> {
+    fn completed(writes: usize) -> Self {
+        Self { phase: "Succeeded", stays: TARGET, goes: SOURCE, writes }
+    }
+
+    fn rolled_back(writes: usize) -> Self {
+        Self { phase: "RolledBack", stays: SOURCE, goes: TARGET, writes }
+    }
+
+    /// Waits for it. Azure has the revision that stays, every workload runs on it, and nothing is left of the other one.
+    async fn reached(
+        &self,
+        s: &Scenario,
+        azure: &Azure,
+        mesh: &Mesh,
+        names: &[&str],
+    ) -> Result<MeshUpgradeStatus> {
+        let status =
+            s.wait_status_within(RUN, "mesh", self.phase, |status| status.phase == self.phase).await?;
+        azure.has(&[self.stays])?;
+        azure.judge(self.writes)?;
+        s.wait_mesh(mesh, self.stays).await?;
+        s.all_on(self.stays, names).await?;
+        is_gone(s, self.goes).await?;
+        Ok(status)
+    }
 }
 
 /// Nothing of a revision is left in the cluster.
@@ -70,12 +119,7 @@ async fn start_to_complete(s: &mut Scenario) -> Result<()> {
     s.wait_status_within(RUN, "mesh", "Migrating", |status| status.phase == "Migrating").await?;
     azure.has(&[SOURCE, TARGET])?;
     azure.plant(Call::PutCluster, Fault::LoseAnswer)?;
-    s.wait_status_within(RUN, "mesh", "Succeeded", |status| status.phase == "Succeeded").await?;
-    azure.has(&[TARGET])?;
-    azure.judge(2)?;
-    s.wait_mesh(&mesh, TARGET).await?;
-    s.all_on(TARGET, &names).await?;
-    is_gone(s, SOURCE).await?;
+    End::completed(2).reached(s, &azure, &mesh, &names).await?;
     s.wait_event("ControlPlaneStartRequested").await?;
     s.wait_event("ControlPlaneCompletionRequested").await?;
     s.judge(&[]).await
@@ -96,12 +140,7 @@ async fn rollback(s: &mut Scenario) -> Result<()> {
     })
     .await?;
     s.patch_upgrade("mesh", json!({"spec": {"rollback": {"requested": true}}})).await?;
-    s.wait_status_within(RUN, "mesh", "RolledBack", |status| status.phase == "RolledBack").await?;
-    azure.has(&[SOURCE])?;
-    azure.judge(2)?;
-    s.wait_mesh(&mesh, SOURCE).await?;
-    s.all_on(SOURCE, &names).await?;
-    is_gone(s, TARGET).await?;
+    End::rolled_back(2).reached(s, &azure, &mesh, &names).await?;
     s.judge(&[]).await
 }
 
@@ -123,12 +162,7 @@ async fn rollback_of_everything(s: &mut Scenario) -> Result<()> {
     s.wait_mesh(&mesh, TARGET).await?;
     azure.judge(1)?;
     s.patch_upgrade("mesh", json!({"spec": {"rollback": {"requested": true}}})).await?;
-    s.wait_status_within(RUN, "mesh", "RolledBack", |status| status.phase == "RolledBack").await?;
-    azure.has(&[SOURCE])?;
-    azure.judge(2)?;
-    s.wait_mesh(&mesh, SOURCE).await?;
-    s.all_on(SOURCE, &names).await?;
-    is_gone(s, TARGET).await?;
+    End::rolled_back(2).reached(s, &azure, &mesh, &names).await?;
     s.judge(&[]).await
 }
 
@@ -142,14 +176,10 @@ async fn rollback_of_the_start(s: &mut Scenario) -> Result<()> {
     let names = ["as-first", "as-second"];
     let azure = Azure::start(s, &[SOURCE]).await?;
     azure.plant(Call::PutCluster, Fault::OperationTakes(Duration::from_secs(6)))?;
-    begin(s, &azure, names, json!({})).await?;
+    let mesh = begin(s, &azure, names, json!({})).await?;
     s.wait_blocked("mesh", "ControlPlaneOperation").await?;
     s.patch_upgrade("mesh", json!({"spec": {"rollback": {"requested": true}}})).await?;
-    s.wait_status_within(RUN, "mesh", "RolledBack", |status| status.phase == "RolledBack").await?;
-    azure.has(&[SOURCE])?;
-    azure.judge(2)?;
-    s.all_on(SOURCE, &names).await?;
-    is_gone(s, TARGET).await?;
+    End::rolled_back(2).reached(s, &azure, &mesh, &names).await?;
     s.judge(&[]).await
 }
 
@@ -168,14 +198,10 @@ async fn removed_by_somebody(s: &mut Scenario) -> Result<()> {
     })
     .await?;
     azure.simulator.put_by_somebody_else(&azure.cluster, &[SOURCE])?;
-    let status =
-        s.wait_status_within(RUN, "mesh", "RolledBack", |status| status.phase == "RolledBack").await?;
+    let status = End::rolled_back(1).reached(s, &azure, &mesh, &names).await?;
     let rollback = status.run.and_then(|run| run.rollback).context("no cause")?;
     ensure!(rollback.cause == RollbackCause::TargetRemoved, "{rollback:?}");
-    azure.has(&[SOURCE])?;
-    azure.judge(1)?;
-    s.wait_mesh(&mesh, SOURCE).await?;
-    s.all_on(SOURCE, &names).await
+    s.judge(&[]).await
 }
 
 #[test]

@@ -9,7 +9,7 @@ use meshupgrade_e2e::{Mesh, SOURCE, Scenario, TARGET};
 use meshupgrade_testbed::wait_for;
 use serde_json::json;
 
-use super::{RUN, aks, begin, is_gone};
+use super::{End, RUN, aks, begin};
 
 /// A scenario with az, which is installed before the time of the scenario begins.
 #[expect(clippy::panic, reason = "that is how a test fails")]
@@ -28,12 +28,8 @@ async fn started(s: &mut Scenario) -> Result<()> {
     az.mesh("upgrade start", &["--revision", TARGET]).await?;
     azure.has(&[SOURCE, TARGET])?;
     let mesh = begin(s, &azure, names, json!({})).await?;
-    s.wait_status_within(RUN, "mesh", "Succeeded", |status| status.phase == "Succeeded").await?;
-    azure.has(&[TARGET])?;
-    azure.judge(1)?;
+    End::completed(1).reached(s, &azure, &mesh, &names).await?;
     azure.judge_az(&[&[SOURCE, TARGET]])?;
-    s.wait_mesh(&mesh, TARGET).await?;
-    is_gone(s, SOURCE).await?;
     s.judge(&[]).await
 }
 
@@ -83,12 +79,8 @@ async fn completed(s: &mut Scenario) -> Result<()> {
     let dropped = || async { Ok(s.proxies(names[1]).await?.contains_key("-").then_some(())) };
     wait_for("a pod without a sidecar", RUN, dropped).await?;
     approve(s).await?;
-    s.wait_status_within(RUN, "mesh", "Succeeded", |status| status.phase == "Succeeded").await?;
-    azure.judge(1)?;
+    End::completed(1).reached(s, &azure, &mesh, &names).await?;
     azure.judge_az(&[&[TARGET]])?;
-    s.wait_mesh(&mesh, TARGET).await?;
-    s.all_on(TARGET, &names).await?;
-    is_gone(s, SOURCE).await?;
     s.judge(&["every-pod-has-a-sidecar"]).await
 }
 
@@ -103,16 +95,10 @@ async fn rolled_back(s: &mut Scenario) -> Result<()> {
     let azure = Azure::start(s, &[SOURCE]).await?;
     let (mesh, az) = tokio::try_join!(between_the_waves(s, &azure, names), Az::sign_in(&azure.simulator))?;
     az.mesh("upgrade rollback", &["--yes"]).await?;
-    let status =
-        s.wait_status_within(RUN, "mesh", "RolledBack", |status| status.phase == "RolledBack").await?;
+    let status = End::rolled_back(1).reached(s, &azure, &mesh, &names).await?;
     let rollback = status.run.and_then(|run| run.rollback).context("no cause")?;
     ensure!(rollback.cause == RollbackCause::TargetRemoved, "{rollback:?}");
-    azure.has(&[SOURCE])?;
-    azure.judge(1)?;
     azure.judge_az(&[&[SOURCE]])?;
-    s.wait_mesh(&mesh, SOURCE).await?;
-    s.all_on(SOURCE, &names).await?;
-    is_gone(s, TARGET).await?;
     s.judge(&[]).await
 }
 
