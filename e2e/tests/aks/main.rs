@@ -1,6 +1,7 @@
 //! The Istio add-on of AKS on the real control plane, with a simulated Azure.
 
 mod crash;
+mod dropped;
 mod gateway_address;
 mod mesh_config;
 mod people;

@@ -6,6 +6,7 @@ mod completion;
 mod control_plane;
 mod crash;
 mod crd;
+mod dropped;
 mod facts;
 mod failures;
 mod gateway_api;
