@@ -19,6 +19,8 @@ pub const MAX_BATCH: usize = 100;
 pub const MAX_HISTORY: usize = 10;
 /// How many measurements are kept.
 pub const MAX_SAMPLES: usize = 10;
+/// How many namespaces are remembered as being on the target in Git.
+pub const MAX_GIT_NAMESPACES: usize = 200;
 /// How many Services of gateways have their addresses kept.
 pub const MAX_GATEWAY_SERVICES: usize = 20;
 /// How many addresses of each are kept: one of each family is usual.
@@ -167,6 +169,10 @@ pub struct Run {
     /// since. Keys are `namespace/name`; at most [`MAX_GATEWAY_SERVICES`], each with at most [`MAX_GATEWAY_ADDRESSES`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub gateway_addresses: BTreeMap<String, BTreeSet<String>>,
+    /// Namespaces whose label Git had on the target when the rollback set it back: until a sync shows that Git has the source again, the
+    /// next one could put the target back. The first [`MAX_GIT_NAMESPACES`] of them, which have the same tools as the others.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub git_on_target: BTreeSet<NamespaceName>,
     /// After the end: the shared mesh configuration of the control plane that is gone was looked at.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mesh_config_settled: bool,

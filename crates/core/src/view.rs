@@ -13,6 +13,7 @@ use crate::inventory::some_of;
 use crate::labels;
 use crate::machine::aks;
 use crate::machine::batch;
+use crate::machine::git;
 use crate::machine::pass::Pass;
 use crate::machine::people;
 use crate::machine::phase::Phase;
@@ -155,7 +156,10 @@ fn rolled_back(pass: &Pass<'_>) -> String {
     } else {
         String::new()
     };
-    format!("everything runs on {} again ({why}){remove}", run.source)
+    let behind = git::behind(pass);
+    let git =
+        if remains && !behind.is_empty() { format!("; {}", git::told(pass, &behind)) } else { String::new() };
+    format!("everything runs on {} again ({why}){git}{remove}", run.source)
 }
 
 /// Namespaces whose new pods get a revision's sidecar, or whose label names it.

@@ -123,7 +123,7 @@ wait_reasons! {
     PlanOnly => false,
     /// Something still refers to the revision that is to go.
     RevisionInUse => false,
-    /// Git would put the old revision back.
+    /// Git would put the revision back that is to go.
     GitStillOnOldRevision => true,
     /// A wave, or completion, waits for a person.
     ApprovalRequired => false,

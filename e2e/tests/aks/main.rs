@@ -3,6 +3,7 @@
 mod crash;
 mod dropped;
 mod gateway_address;
+mod git;
 mod mesh_config;
 mod people;
 mod tags;

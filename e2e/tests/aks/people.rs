@@ -89,11 +89,38 @@ fn what_az_completed_goes_on_to_the_end() {
     with_az("aks_az_complete", async |s: &mut Scenario| completed(s).await);
 }
 
-/// Somebody rolls back when half of the workloads are moved: those come back.
+/// The run up to a batch of its second wave that takes its time, with az signed in.
+async fn within_a_batch<'a>(s: &mut Scenario, azure: &'a Azure, names: [&str; 2]) -> Result<(Mesh, Az<'a>)> {
+    let (mesh, az) = tokio::try_join!(begin(s, azure, names, json!({})), Az::sign_in(&azure.simulator))?;
+    s.wait_status_within(RUN, "mesh", "the second wave", |status| {
+        status.run.as_ref().is_some_and(|run| run.wave == 1 && run.batch.is_some())
+    })
+    .await?;
+    Ok((mesh, az))
+}
+
+/// Somebody completes while a workload is in rollout: the run goes on to its end.
+async fn completed_within_a_batch(s: &mut Scenario) -> Result<()> {
+    let names = ["aw-first", "aw-second"];
+    let azure = Azure::start(s, &[SOURCE]).await?;
+    let (mesh, az) = within_a_batch(s, &azure, names).await?;
+    az.mesh("upgrade complete", &["--yes"]).await?;
+    s.wait_event("CompletedBySomebody").await?;
+    End::completed(1).reached(s, &azure, &mesh, &names).await?;
+    azure.judge_az(&[&[TARGET]])?;
+    s.judge(&[]).await
+}
+
+#[test]
+fn what_az_completed_within_a_batch_goes_on_to_the_end() {
+    with_az("aks_az_complete_within_a_batch", async |s: &mut Scenario| completed_within_a_batch(s).await);
+}
+
+/// Somebody rolls back while a workload is in rollout: what was moved comes back.
 async fn rolled_back(s: &mut Scenario) -> Result<()> {
     let names = ["ab-first", "ab-second"];
     let azure = Azure::start(s, &[SOURCE]).await?;
-    let (mesh, az) = tokio::try_join!(between_the_waves(s, &azure, names), Az::sign_in(&azure.simulator))?;
+    let (mesh, az) = within_a_batch(s, &azure, names).await?;
     az.mesh("upgrade rollback", &["--yes"]).await?;
     let status = End::rolled_back(1).reached(s, &azure, &mesh, &names).await?;
     let rollback = status.run.and_then(|run| run.rollback).context("no cause")?;
@@ -103,6 +130,6 @@ async fn rolled_back(s: &mut Scenario) -> Result<()> {
 }
 
 #[test]
-fn what_az_rolled_back_comes_back() {
+fn what_az_rolled_back_within_a_batch_comes_back() {
     with_az("aks_az_rollback", async |s: &mut Scenario| rolled_back(s).await);
 }

@@ -330,15 +330,6 @@ fn unproven_manager<'a>(input: &CheckInput<'_>, namespace: &'a Namespace) -> Opt
     let manager = previous.manager.as_deref().filter(|manager| label_owners::deploys_again(manager))?;
     let on_target =
         namespace.labels.get(labels::REVISION).is_some_and(|revision| revision == input.target.as_str());
-    let synced = match (namespace.last_write(manager), namespace.last_write(labels::FIELD_MANAGER)) {
-        (Some(theirs), Some(ours)) => theirs > ours,
-        _ => false,
-    };
-    // Server-side apply of a value that is there already gives the manager the label again and leaves its time as it was.
-    // Our write took the label from it, so it has applied the target since. Argo CD may apply the live value.
-    let co_owns = label_owners::revision_owner(namespace).is_some_and(|owner| {
-        owner.applies && owner.name == manager && label_owners::applies_what_git_says(manager)
-    });
-    let proven = on_target && (synced || co_owns);
+    let proven = on_target && label_owners::has_synced(namespace, manager);
     (!namespace.terminating && !proven).then_some(manager)
 }

@@ -50,8 +50,28 @@ pub fn deploys_again(manager: &str) -> bool {
 }
 
 /// Whether what a manager applies is what Git says: what Flux is told to ignore, it does not apply at all.
-pub(super) fn applies_what_git_says(manager: &str) -> bool {
+fn applies_what_git_says(manager: &str) -> bool {
     tool(manager) == Some(Tool::FluxKustomize)
+}
+
+/// Whether a tool has written a namespace after our last write and left its label as it is.
+pub fn has_synced(namespace: &Namespace, manager: &str) -> bool {
+    let synced = match (namespace.last_write(manager), namespace.last_write(labels::FIELD_MANAGER)) {
+        (Some(theirs), Some(ours)) => theirs > ours,
+        _ => false,
+    };
+    // Server-side apply of a value that is there already gives the manager the label again and leaves its time as it was.
+    // Our write took the label from it, so it has applied the value since. Argo CD may apply the live value.
+    let co_owns = revision_owner(namespace)
+        .is_some_and(|owner| owner.applies && owner.name == manager && applies_what_git_says(manager));
+    synced || co_owns
+}
+
+/// The tool by which Git has shown, after our last write, that it has the label of a namespace as it is.
+pub fn git_agrees_by(namespace: &Namespace) -> Option<&str> {
+    let tools = namespace.managers.iter().map(|manager| manager.name.as_str());
+    let mut tools = tools.filter(|manager| deploys_again(manager));
+    tools.find(|manager| has_synced(namespace, manager))
 }
 
 /// The check `LabelOwners`.

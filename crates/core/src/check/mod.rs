@@ -17,7 +17,7 @@ mod preflight_tests;
 mod proxies;
 mod revision_tags;
 
-pub use label_owners::{deploys_again, revision_owner};
+pub use label_owners::{deploys_again, git_agrees_by, revision_owner};
 
 use std::collections::BTreeSet;
 
@@ -76,7 +76,8 @@ pub fn rollback_proof(input: &CheckInput<'_>) -> Vec<CheckResult> {
 }
 
 /// Runs the checks before the target's control plane is removed after a rollback: whether anything of anybody refers to it. What Git
-/// says of the way forward is no matter here.
+/// says of the way forward is no matter here:
+/// what it says of the way back is looked at in [`crate::machine`].
 pub fn removal_of_the_target(input: &CheckInput<'_>) -> Vec<CheckResult> {
     let back = CheckInput { source: input.target, target: input.source, ..*input };
     let mut results = run(&completion::CHAIN, &back, &input.intent.skip_checks);

@@ -13,7 +13,9 @@ use crate::aks::seen::{ClusterSeen, SetRevisions, WriteOutcome, WriteSeen};
 use crate::check::fixture::{Mesh, SOURCE, TARGET};
 use crate::effect::Effect;
 use crate::intent::CompletionMode;
+use crate::labels;
 use crate::machine::phase::Phase;
+use crate::observed::FieldManager;
 use crate::record::{CloudStep, RollbackCause};
 use crate::wait::WaitReason;
 
@@ -388,6 +390,57 @@ fn what_others_use_is_not_removed_by_a_rollback() {
     assert!(reasons(&held).iter().all(|reason| *reason == WaitReason::RevisionInUse));
     let words = &held.view.message;
     assert!(words.contains("theirs") && words.contains("rollback.controlPlane: Keep"), "{words}");
+}
+
+/// `shop` is on the target, and Flux has written it after us: Git says so too.
+fn git_has_the_target(mesh: &mut Mesh) {
+    mesh.namespace("shop", |shop| {
+        shop.labels.insert(labels::REVISION.to_owned(), TARGET.to_owned());
+        shop.managers = vec![
+            wrote_label(labels::FIELD_MANAGER, 10, false),
+            wrote_label("kustomize-controller", 20, true),
+        ];
+    });
+}
+
+fn wrote_label(name: &str, second: i64, owns_revision: bool) -> FieldManager {
+    FieldManager {
+        name: name.to_owned(),
+        wrote_at: Some(at(second)),
+        owns_revision,
+        ..FieldManager::default()
+    }
+}
+
+/// Its next sync would put the label of a control plane back that is gone.
+#[test]
+fn a_rollback_removes_the_target_when_git_has_the_source_again() {
+    let mut mesh = before(&[SOURCE, TARGET]);
+    mesh.census(|census| census.taken_at = Some(at(NOW)));
+    git_has_the_target(&mut mesh);
+    let back = json!({"rollback": turned_back()});
+    let turned = decided(&mesh, Phase::RollingBack, &back);
+    assert_eq!(run(&turned).git_on_target, ["shop".into()].into(), "{:?}", turned.view.blocked);
+    // Who never had it in Git has nothing to show.
+    mesh.namespace("shop", |shop| shop.managers.pop().map(drop).unwrap());
+    assert!(run(&decided(&mesh, Phase::RollingBack, &back)).git_on_target.is_empty());
+    // Our write has set it back.
+    mesh.namespace("shop", |shop| {
+        shop.labels.insert(labels::REVISION.to_owned(), SOURCE.to_owned());
+        shop.managers = vec![
+            wrote_label(labels::FIELD_MANAGER, 30, true),
+            wrote_label("kustomize-controller", 20, false),
+        ];
+    });
+    let proven = json!({"step": "Proven", "soakSince": "1970-01-01T00:00:00Z", "rollback": turned_back(), "gitOnTarget": ["shop"]});
+    let held = decided(&mesh, Phase::RollingBack, &proven);
+    assert_eq!((run(&held).cloud, reasons(&held)), (None, vec![WaitReason::GitStillOnOldRevision]));
+    assert!(held.view.message.contains("Git had istio.io/rev=asm-1-28 for shop"), "{}", held.view.message);
+    mesh.namespace("shop", |shop| shop.managers[1].wrote_at = Some(at(40)));
+    assert_eq!(run(&decided(&mesh, Phase::RollingBack, &proven)).cloud, Some(CloudStep::Rollback));
+    mesh.namespace("shop", |shop| shop.managers[1].wrote_at = Some(at(20)));
+    mesh.skip("GitAgrees");
+    assert_eq!(run(&decided(&mesh, Phase::RollingBack, &proven)).cloud, Some(CloudStep::Rollback));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::intent::RollbackControlPlane;
 use crate::machine::aks;
 use crate::machine::batch;
 use crate::machine::gateways;
+use crate::machine::git;
 use crate::machine::pass::{Pass, about_workload, after};
 use crate::machine::phase::Trigger;
 use crate::machine::relabel::{Standings, in_place_since, labels, memory_restored};
@@ -184,7 +185,8 @@ fn removed(pass: &mut Pass<'_>) -> bool {
     if wave_only || stays || pass.intent.aks.is_none() {
         return true;
     }
-    nothing_refers_to_the_target(pass) && aks::done(pass, CloudStep::Rollback)
+    let unused = nothing_refers_to_the_target(pass);
+    git::is_back(pass) && unused && aks::done(pass, CloudStep::Rollback)
 }
 
 /// Nobody else may use what Azure would take away, also what the run did not move. Otherwise who does is told.
@@ -303,5 +305,6 @@ fn end_of_the_wave(pass: &mut Pass<'_>) -> bool {
     run.restart_attempts.clear();
     run.label_attempts.clear();
     run.tag_attempts.clear();
+    run.git_on_target.clear();
     pass.go(Trigger::WaveReturned)
 }

@@ -12,6 +12,7 @@ pub(crate) mod failure;
 pub(crate) mod fill;
 pub(crate) mod gateway_addresses;
 pub(crate) mod gateways;
+pub(crate) mod git;
 pub(crate) mod mesh_config;
 pub(crate) mod pass;
 pub(crate) mod people;

@@ -14,6 +14,7 @@ use crate::injection::{Injection, is_relabelled, namespace_injection};
 use crate::intent::InjectionMode;
 use crate::inventory::{Standing, is_dropped, moved_by, standing};
 use crate::labels;
+use crate::machine::git;
 use crate::machine::pass::{Pass, about_namespace, pair};
 use crate::machine::permission::{Permission, permission};
 use crate::machine::tags;
@@ -75,6 +76,7 @@ pub fn labels(pass: &mut Pass<'_>, last: u32, write: Option<u32>) -> Standings {
                     standings.awaited = true;
                     announce(pass, &relabel);
                 }
+                git::remember(pass, &relabel.namespace);
                 pass.effect(Effect::Relabel(*relabel));
             }
             Label::Reverted => {
