@@ -29,6 +29,7 @@ pub mod publish;
 pub mod reconcile;
 pub mod report;
 pub mod slim;
+pub mod stalls;
 pub mod stop;
 pub mod store;
 pub mod traffic;

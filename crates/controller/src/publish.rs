@@ -92,8 +92,8 @@ pub async fn publish_unreadable(
     now: Timestamp,
 ) -> Result<Published, CallError> {
     let message = format!(
-        "the ConfigMaps of namespace {namespace} cannot be read ({problem}): check spec.controlPlane.external.namespace, and \
-         that the operator's chart has it in istioNamespaces"
+        "the ConfigMaps of namespace {namespace} cannot be read ({problem}): check that the operator's chart has it in \
+         istioNamespaces, and that spec.controlPlane.external.namespace, if it is set, is the namespace of istiod"
     );
     publish(context, upgrade, &stalled(record_of(upgrade), "ConfigMapsUnreadable", message), now).await
 }

@@ -16,6 +16,7 @@ use crate::publish::{
     record_of,
 };
 use crate::report::report;
+use crate::stalls::new_stalls;
 
 /// How often one pass may decide again because something changed.
 const MAX_ROUNDS: usize = 8;
@@ -97,7 +98,11 @@ pub async fn pass(context: &Context, cached: &MeshUpgrade) -> Result<Option<Dura
                 return Err(Error::Pruned { name });
             }
             Published::Later(_) => {}
-            Published::Done(written) => upgrade = written,
+            Published::Done(written) => {
+                let stalls = new_stalls(upgrade.status.as_ref(), &decision.view.blocked);
+                context.events.publish(&written, stalls);
+                upgrade = written;
+            }
         }
         report(context, &upgrade, &record, &decision);
         let applied = apply(context, &intent, &decision.effects).await;

@@ -73,6 +73,22 @@ pub fn control_plane(
     None
 }
 
+/// Why a revision cannot take over a mesh yet: see [`control_plane()`], and all of its istiod's pods are to be ready, of which later
+/// one is enough.
+pub fn new_control_plane(
+    snapshot: &Snapshot,
+    istio_namespace: &NamespaceName,
+    revision: &Revision,
+) -> Option<Wait> {
+    let missing = || {
+        let istiod = snapshot.control_planes.get(revision)?.istiod.as_ref()?;
+        let because = not_ready(snapshot, istio_namespace, istiod);
+        let wait = Wait { reason: WaitReason::IstiodNotReady, about: None, because };
+        (istiod.ready < istiod.desired).then_some(wait)
+    };
+    control_plane(snapshot, istio_namespace, revision).or_else(missing)
+}
+
 /// How a person starts a control plane: that of the AKS add-on is known by its namespace.
 fn start_command(istio_namespace: &NamespaceName, revision: &Revision) -> String {
     if istio_namespace.as_str() == AKS_NAMESPACE {

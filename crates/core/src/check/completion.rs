@@ -5,6 +5,7 @@ use super::{Check, CheckInput, Finding, label_owners, listed, planned, problem, 
 use crate::census::{Census, Reference, ReferenceKind};
 use crate::ids::{NamespaceName, ServiceRef};
 use crate::injection::{Injection, Injector, injection, namespace_injection};
+use crate::inventory::is_system;
 use crate::labels;
 use crate::observed::{Labels, Namespace, PodTemplate, WebhookConfiguration};
 use crate::tags;
@@ -87,13 +88,15 @@ fn names_source(input: &CheckInput<'_>, labels: &Labels) -> bool {
 }
 
 /// A template that names the source, or whose pods the live webhooks send there though the namespace does not ask for it.
-/// Templates that opt out are no users of the revision: istiod's own pods are labelled so.
+/// Templates that opt out are no users of the revision: istiod's own pods are labelled so. Nor are the gateways of the AKS add-on, of which
+/// each revision has its own: they come and go with it.
 fn template_asks_for_source(
     input: &CheckInput<'_>,
     namespace: &NamespaceName,
     template: &PodTemplate,
 ) -> bool {
-    if template.labels.get(labels::SIDECAR_INJECT).is_some_and(|value| value == "false") {
+    let opted_out = template.labels.get(labels::SIDECAR_INJECT).is_some_and(|value| value == "false");
+    if opted_out || is_system(input.intent, namespace) {
         return false;
     }
     let by_webhook = |namespace: &Namespace| {
@@ -228,7 +231,7 @@ fn istio_resources_moved(input: &CheckInput<'_>) -> Finding {
                 "only {} reads {names}, which then has no effect any more: kubectl label {} {} -n {} {}={} --overwrite, and the \
                  same in Git",
                 input.source,
-                first.object_kind.to_lowercase(),
+                resource_of(&first.object_kind),
                 first.name,
                 place(first),
                 labels::REVISION,
@@ -238,13 +241,29 @@ fn istio_resources_moved(input: &CheckInput<'_>) -> Finding {
     })
 }
 
+/// What `kubectl` calls a kind of Istio. The Gateway API has a kind of the same name as Istio's Gateway.
+fn resource_of(kind: &str) -> String {
+    match kind {
+        "Gateway" => "gateways.networking.istio.io".to_owned(),
+        kind => kind.to_lowercase(),
+    }
+}
+
 fn default_validator_moved(input: &CheckInput<'_>) -> Finding {
+    if input.intent.is_addon() {
+        // AKS manages it: the higher of two revisions validates, and the one that is left when the other goes.
+        // Source: `istio-upgrade.md` of Azure's documentation.
+        return Finding::Nothing;
+    }
     counted(input, |census| {
         references(input, census, ReferenceKind::DefaultValidator, |names, _| {
             format!(
-                "{names} asks istiod of {}, without which Istio resources could not be written: istioctl tag set default \
-                 --revision {} --istioNamespace {} --overwrite",
-                input.source, input.target, input.intent.istio_namespace
+                "{names} asks istiod of {}, without which Istio resources could not be written. Where Helm has installed it: helm \
+                 upgrade istio-base istio/base -n {namespace} --reuse-values --set defaultRevision={target}; otherwise istioctl tag set \
+                 default --revision {target} --istioNamespace {namespace} --overwrite",
+                input.source,
+                target = input.target,
+                namespace = input.intent.istio_namespace
             )
         })
     })

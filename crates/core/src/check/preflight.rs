@@ -106,6 +106,11 @@ fn source_istiod_ready(input: &CheckInput<'_>) -> Finding {
     }
     let gate = gate::control_plane(input.snapshot, &input.intent.istio_namespace, source);
     match (istiod, gate) {
+        (None, _) if gate::is_gone(input.snapshot, source) => Finding::Problem(format!(
+            "the control plane of {source} is gone, {nowhere}: install it again, or let spec.injection.droppedNamespaces: Repair bring \
+             what is left of it to {}",
+            input.target
+        )),
         (None, _) => Finding::Problem(format!("there is no istiod of revision {source}, {nowhere}: {look}")),
         (Some(istiod), _) if istiod.ready == 0 => {
             Finding::Problem(format!("{} has no ready pod, {nowhere}: {look}", istiod.name))
@@ -190,7 +195,9 @@ fn pod_level_revisions(input: &CheckInput<'_>) -> Finding {
 fn pod_label(input: &CheckInput<'_>, scope: &BTreeSet<&NamespaceName>, workload: &Workload) -> PodLabel {
     let template = &workload.template;
     let namespace = input.snapshot.namespaces.get(&workload.reference.namespace);
-    let Some(namespace) = namespace.filter(|_| template.labels.contains_key(labels::REVISION)) else {
+    let is_ours = template.labels.contains_key(labels::REVISION)
+        && !is_system(input.intent, &workload.reference.namespace);
+    let Some(namespace) = namespace.filter(|_| is_ours) else {
         return PodLabel::Unrelated;
     };
     let mut without = template.labels.clone();

@@ -10,7 +10,8 @@ use crate::aks::id::ClusterId;
 use crate::aks::operation::OperationState;
 use crate::aks::problem::{ArmProblem, Class};
 use crate::aks::seen::{ClusterSeen, SetRevisions, WriteOutcome, WriteSeen};
-use crate::check::fixture::{Mesh, SOURCE, TARGET};
+use crate::census::{Reference, ReferenceKind};
+use crate::check::fixture::{Mesh, SOURCE, TARGET, said};
 use crate::effect::Effect;
 use crate::intent::CompletionMode;
 use crate::labels;
@@ -285,11 +286,32 @@ fn gateways_of_the_add_on_do_not_hold_up_the_completion() {
         "aks-istio-ingressgateway-external-asm-1-27",
     );
     mesh.proxies("aks-istio-ingress", SOURCE, 2);
+    // Their templates name the revision, as those of Istio's gateway chart do.
+    mesh.add_namespace("aks-istio-ingress", &[]);
+    mesh.add_workload(
+        "aks-istio-ingress",
+        "aks-istio-ingressgateway-external-asm-1-27",
+        &[("istio.io/rev", SOURCE), ("sidecar.istio.io/inject", "true")],
+    );
+    // The validator of objects without a revision is Azure's to move.
+    mesh.census(|census| {
+        census.references.push(Reference {
+            kind: ReferenceKind::DefaultValidator,
+            object_kind: "ValidatingWebhookConfiguration".to_owned(),
+            namespace: None,
+            name: "istiod-default-validator".to_owned(),
+            revision: SOURCE.into(),
+        });
+    });
     mesh.census(|census| {
         census.workloads.entry(SOURCE.into()).or_default().insert(gateway, 2);
     });
     let first = decided(&mesh, Phase::Completing, &completing(None));
     assert_eq!(run(&first).cloud, Some(CloudStep::Complete), "{:?}", first.view.blocked);
+    assert!(
+        said(&mesh.preflight()).iter().all(|text| !text.contains("ingressgateway")),
+        "they are nobody's to move"
+    );
     mesh.proxies("shop", SOURCE, 1);
     let held = decided(&mesh, Phase::Completing, &completing(None));
     assert_eq!(run(&held).cloud, None, "anybody else's do");
@@ -390,6 +412,46 @@ fn what_others_use_is_not_removed_by_a_rollback() {
     assert!(reasons(&held).iter().all(|reason| *reason == WaitReason::RevisionInUse));
     let words = &held.view.message;
     assert!(words.contains("theirs") && words.contains("rollback.controlPlane: Keep"), "{words}");
+}
+
+/// Whatever refers to the target, of each kind by itself.
+#[test]
+fn everything_that_refers_to_the_target_keeps_it_in_a_rollback() {
+    let reference = |kind, object_kind: &str| Reference {
+        kind,
+        object_kind: object_kind.to_owned(),
+        namespace: Some("theirs".into()),
+        name: "one".to_owned(),
+        revision: TARGET.into(),
+    };
+    type Use<'a> = (&'a str, &'a dyn Fn(&mut Mesh));
+    let uses: [Use<'_>; 8] = [
+        ("NamespacesMoved", &|mesh| mesh.add_namespace("theirs", &[(labels::REVISION, TARGET)])),
+        ("PodTemplatesMoved", &|mesh| mesh.add_workload("theirs", "web", &[(labels::REVISION, TARGET)])),
+        ("TagsMoved", &|mesh| mesh.add_tag("theirs", TARGET)),
+        ("TagsMoved", &|mesh| mesh.add_tag_service("theirs", TARGET)),
+        ("GatewaysMoved", &|mesh| {
+            mesh.census(|census| census.references.push(reference(ReferenceKind::Gateway, "Gateway")));
+        }),
+        ("IstioResourcesMoved", &|mesh| {
+            let filter = reference(ReferenceKind::IstioResource, "EnvoyFilter");
+            mesh.census(|census| census.references.push(filter));
+        }),
+        ("ProxiesMoved", &|mesh| mesh.proxies("theirs", TARGET, 1)),
+        ("NothingUncovered", &|mesh| mesh.census(|census| census.unreadable.push("pods".to_owned()))),
+    ];
+    let proven = json!({"step": "Proven", "soakSince": "1970-01-01T00:00:00Z", "rollback": turned_back()});
+    for (check, make) in uses {
+        let mut mesh = before(&[SOURCE, TARGET]);
+        mesh.snapshot.webhooks = Mesh::before().snapshot.webhooks;
+        mesh.census(|census| census.taken_at = Some(at(NOW)));
+        mesh.add_namespace("theirs", &[]);
+        assert_eq!(run(&decided(&mesh, Phase::RollingBack, &proven)).cloud, Some(CloudStep::Rollback));
+        make(&mut mesh);
+        let held = decided(&mesh, Phase::RollingBack, &proven);
+        assert_eq!(run(&held).cloud, None, "{check}");
+        assert!(held.view.message.contains(check), "{check}: {}", held.view.message);
+    }
 }
 
 /// `shop` is on the target, and Flux has written it after us: Git says so too.

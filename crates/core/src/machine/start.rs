@@ -207,7 +207,7 @@ pub fn control_plane(pass: &mut Pass<'_>) -> bool {
     let target = pass.run.target.clone();
     let addon = pass.intent.is_addon() && pass.run.source != pass.run.target;
     let cloud = addon && pass.intent.aks.is_some();
-    let ready = gate::control_plane(pass.snapshot, &pass.intent.istio_namespace, &target);
+    let ready = gate::new_control_plane(pass.snapshot, &pass.intent.istio_namespace, &target);
     if let Some(wait) = ready.filter(|_| !cloud) {
         wait_for_istiod(pass, wait);
         return false;
@@ -227,7 +227,7 @@ fn addon_control_plane(pass: &mut Pass<'_>) -> bool {
         return false;
     }
     let (target, namespace) = (pass.run.target.clone(), pass.intent.istio_namespace.clone());
-    if let Some(mut wait) = gate::control_plane(pass.snapshot, &namespace, &target) {
+    if let Some(mut wait) = gate::new_control_plane(pass.snapshot, &namespace, &target) {
         if wait.reason == WaitReason::RevisionNotFound && pass.intent.aks.is_some() {
             // Nobody else is to install it.
             wait.because = format!(
