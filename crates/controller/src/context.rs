@@ -194,6 +194,13 @@ impl Context {
         Some(known)
     }
 
+    /// What is awaited in the namespace of the control planes and cannot be read now, and why.
+    pub fn unreadable(&self, intent: &Intent) -> Option<(&'static str, String)> {
+        let namespace = &intent.istio_namespace;
+        let maps = self.config_maps.problem(namespace).map(|problem| ("ConfigMaps", problem));
+        maps.or_else(|| Some(("Services", self.istiod_services.problem(namespace)?)))
+    }
+
     /// The Services of istiod, where the run moves a revision tag: nobody else needs them.
     fn istiod_services(&self, upgrade: &MeshUpgrade, intent: &Intent) -> Look<IstiodService> {
         let plan = upgrade.status.iter().filter_map(|status| status.plan.as_ref());

@@ -25,7 +25,13 @@ struct Progress {
 struct WatchProgress {
     path: String,
     answered: Instant,
-    error: Option<String>,
+    error: Option<Failure>,
+}
+
+#[derive(Clone, Debug)]
+struct Failure {
+    text: String,
+    refused: bool,
 }
 
 /// Ends the supervision of a watch or a pass when it is dropped.
@@ -98,10 +104,10 @@ impl Health {
         }
     }
 
-    /// A watch failed. It counts as failing until it is served again.
-    pub fn failed(&self, path: &str, error: &str) {
+    /// A watch failed. It counts as failing until it is served again. `refused` when the API server said that we may not.
+    pub fn failed(&self, path: &str, error: &str, refused: bool) {
         for watch in self.lock().of_path(path) {
-            watch.error = Some(error.to_owned());
+            watch.error = Some(Failure { text: error.to_owned(), refused });
         }
     }
 
@@ -125,7 +131,12 @@ impl Health {
 
     /// The last error of the watch of this path, if it fails now.
     pub fn failure(&self, path: &str) -> Option<String> {
-        self.lock().of_path(path).find_map(|watch| watch.error.clone())
+        self.lock().of_path(path).find_map(|watch| watch.error.clone()).map(|failure| failure.text)
+    }
+
+    /// Whether the watch of this path fails now because the API server refuses it.
+    pub fn is_refused(&self, path: &str) -> bool {
+        self.lock().of_path(path).any(|watch| watch.error.as_ref().is_some_and(|failure| failure.refused))
     }
 
     /// The last errors of watches that fail now and that every MeshUpgrade needs. What only one of them asked to see, maybe by
@@ -135,7 +146,7 @@ impl Health {
         let failing = progress.watches.values();
         failing
             .filter(|watch| !watch.path.contains("/namespaces/"))
-            .filter_map(|watch| Some(format!("watch of {}: {}", watch.path, watch.error.as_ref()?)))
+            .filter_map(|watch| Some(format!("watch of {}: {}", watch.path, watch.error.as_ref()?.text)))
             .collect()
     }
 }
@@ -169,7 +180,7 @@ mod tests {
     fn errors_are_shown_until_the_watch_works_again() {
         let health = Health::default();
         let _watch = health.watch("/a");
-        health.failed("/a", "403");
+        health.failed("/a", "403", true);
         health.answered("/a", false);
         assert_eq!(health.failing(), ["watch of /a: 403"]);
         health.answered("/a", true);
@@ -181,10 +192,11 @@ mod tests {
         let health = Health::default();
         let path = "/api/v1/namespaces/no-such/configmaps";
         let _watches = [health.watch(path), health.watch("/api/v1/namespaces")];
-        health.failed(path, "403");
-        assert!(health.failing().is_empty());
+        health.failed(path, "403", true);
+        assert!(health.failing().is_empty() && health.is_refused(path));
         assert_eq!(health.failure(path).as_deref(), Some("403"));
-        health.failed("/api/v1/namespaces", "500");
+        health.failed("/api/v1/namespaces", "500", false);
+        assert!(!health.is_refused("/api/v1/namespaces"));
         assert_eq!(health.failing(), ["watch of /api/v1/namespaces: 500"]);
     }
 }

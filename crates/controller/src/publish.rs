@@ -83,19 +83,29 @@ pub async fn publish_invalid(
     publish(context, upgrade, &invalid(record_of(upgrade), errors), now).await
 }
 
-/// Publishes that the ConfigMaps of the control planes cannot be read, without which nothing can be decided.
+/// Publishes that what is in the namespace of the control planes cannot be read, without which nothing can be decided.
 pub async fn publish_unreadable(
     context: &Context,
     upgrade: &Arc<MeshUpgrade>,
     namespace: &NamespaceName,
-    problem: &str,
+    (what, problem): &(&'static str, String),
     now: Timestamp,
 ) -> Result<Published, CallError> {
     let message = format!(
-        "the ConfigMaps of namespace {namespace} cannot be read ({problem}): check that the operator's chart has it in \
+        "the {what} of namespace {namespace} cannot be read ({problem}): check that the operator's chart has it in \
          istioNamespaces, and that spec.controlPlane.external.namespace, if it is set, is the namespace of istiod"
     );
-    publish(context, upgrade, &stalled(record_of(upgrade), "ConfigMapsUnreadable", message), now).await
+    publish(
+        context,
+        upgrade,
+        &stalled(
+            record_of(upgrade),
+            if *what == "Services" { "ServicesUnreadable" } else { "ConfigMapsUnreadable" },
+            message,
+        ),
+        now,
+    )
+    .await
 }
 
 /// Publishes that the API server dropped fields of the status, without which nothing may be done.

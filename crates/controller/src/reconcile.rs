@@ -74,7 +74,7 @@ pub async fn pass(context: &Context, cached: &MeshUpgrade) -> Result<Option<Dura
             }
         };
         let Some(snapshot) = context.snapshot(&upgrade, &intent) else {
-            if let Some(problem) = context.config_maps.problem(&intent.istio_namespace) {
+            if let Some(problem) = context.unreadable(&intent) {
                 let namespace = &intent.istio_namespace;
                 publish_unreadable(context, &upgrade, namespace, &problem, now).await.map_err(failed)?;
             }

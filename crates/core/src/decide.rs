@@ -189,6 +189,8 @@ mod patch_tests;
 #[cfg(test)]
 mod people_tests;
 #[cfg(test)]
+mod removal_tests;
+#[cfg(test)]
 mod rollback_tests;
 #[cfg(test)]
 mod tag_service_tests;

@@ -169,10 +169,10 @@ pub struct Run {
     /// since. Keys are `namespace/name`; at most [`MAX_GATEWAY_SERVICES`], each with at most [`MAX_GATEWAY_ADDRESSES`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub gateway_addresses: BTreeMap<String, BTreeSet<String>>,
-    /// Namespaces whose label Git had on the target when the rollback set it back: until a sync shows that Git has the source again, the
-    /// next one could put the target back. The first [`MAX_GIT_NAMESPACES`] of them, which have the same tools as the others.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub git_on_target: BTreeSet<NamespaceName>,
+    /// Namespaces whose label Git had on the target when the rollback set it back, and the field manager that deploys from there: until a
+    /// sync of that shows that Git has the source again, the next one could put the target back. The first [`MAX_GIT_NAMESPACES`] of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub git_on_target: BTreeMap<NamespaceName, String>,
     /// After the end: the shared mesh configuration of the control plane that is gone was looked at.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mesh_config_settled: bool,

@@ -1,15 +1,14 @@
 //! Revision tags: names that namespaces have in place of a revision, each of which is a webhook configuration that leads to the
 //! revision that it points at. Who moves a tag moves all namespaces that follow it, and changes none of their labels.
 
+pub mod services;
+
 use crate::check::deploys_again;
-use crate::ids::{Revision, ServiceRef};
+use crate::ids::Revision;
 use crate::injection::{Injection, namespace_injection};
 use crate::intent::{InjectionMode, Intent};
 use crate::inventory::{Pair, own_injector};
-use crate::labels;
-use crate::observed::{
-    ClientConfig, FieldManager, IstiodService, Labels, Namespace, Owner, Snapshot, WebhookConfiguration,
-};
+use crate::observed::{ClientConfig, FieldManager, Namespace, Owner, Snapshot, WebhookConfiguration};
 
 /// The webhook configurations of a tag: one, unless somebody made several.
 pub fn all_of<'a>(snapshot: &'a Snapshot, tag: &str) -> Vec<&'a WebhookConfiguration> {
@@ -67,15 +66,6 @@ pub fn points_at(snapshot: &Snapshot, webhook: &WebhookConfiguration, revision: 
     webhook.revision.as_ref() == Some(revision) && same_place
 }
 
-/// The command that leads the Service of a tag to a revision with a name.
-pub fn move_service_by_hand(service: &ServiceRef, revision: &Revision) -> String {
-    let label = labels::REVISION;
-    format!(
-        r#"kubectl patch service {} -n {} -p '{{"metadata":{{"labels":{{"{label}":"{revision}"}}}},"spec":{{"selector":{{"{label}":"{revision}"}}}}}}'"#,
-        service.name, service.namespace
-    )
-}
-
 /// Whether the annotation that remembers a tag's revision names this pair.
 pub fn moved_by(webhook: &WebhookConfiguration, pair: Pair<'_>) -> bool {
     let memory = webhook.previous.as_ref();
@@ -89,28 +79,4 @@ pub fn owner(object: Option<&Owner>, managers: &[FieldManager]) -> Option<String
     let object = object.map(|owner| format!("{} {}", owner.kind, owner.name));
     let tool = |manager: &&FieldManager| manager.owns_revision && deploys_again(&manager.name);
     object.or_else(|| managers.iter().find(tool).map(|manager| manager.name.clone()))
-}
-
-/// The Services of istiod, as far as they are known.
-fn services(snapshot: &Snapshot) -> impl Iterator<Item = &IstiodService> {
-    snapshot.istiod_services.iter().flatten().map(AsRef::as_ref)
-}
-
-/// The Services of revision tags that still belong to a revision: by their label, or by the pods that they lead to.
-pub fn services_on<'a>(
-    snapshot: &'a Snapshot,
-    revision: &'a Revision,
-) -> impl Iterator<Item = (&'a str, &'a IstiodService)> {
-    let own = selector_of(snapshot, revision);
-    let of_tags = services(snapshot).filter_map(|service| Some((service.tag.as_deref()?, service)));
-    of_tags.filter(move |(_, service)| {
-        service.revision.as_ref() == Some(revision) || own.is_some_and(|own| service.selector == *own)
-    })
-}
-
-/// The pods of a revision's istiod, as its own Service selects them.
-pub fn selector_of<'a>(snapshot: &'a Snapshot, revision: &Revision) -> Option<&'a Labels> {
-    let is_own =
-        |service: &&IstiodService| service.tag.is_none() && service.revision.as_ref() == Some(revision);
-    services(snapshot).find(is_own).map(|service| &service.selector).filter(|selector| !selector.is_empty())
 }

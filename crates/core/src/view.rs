@@ -156,9 +156,7 @@ fn rolled_back(pass: &Pass<'_>) -> String {
     } else {
         String::new()
     };
-    let behind = git::behind(pass);
-    let git =
-        if remains && !behind.is_empty() { format!("; {}", git::told(pass, &behind)) } else { String::new() };
+    let git = git::told(pass).filter(|_| remains).map_or_else(String::new, |told| format!("; {told}"));
     format!("everything runs on {} again ({why}){git}{remove}", run.source)
 }
 

@@ -125,14 +125,14 @@ async fn until<K>(
                 }
                 Ok(Some(Err(error))) if ends(&error) => return,
                 Ok(Some(Err(error))) => {
-                    let error = describe(error);
-                    health.failed(&path, &error);
+                    let (error, refused) = describe(error);
+                    health.failed(&path, &error, refused);
                     let wait = failures.fail();
                     report(&path, &error, failures.count);
                     tokio::time::sleep(wait).await;
                 }
                 Ok(None) | Err(_) => {
-                    health.failed(&path, "the list does not end");
+                    health.failed(&path, "the list does not end", false);
                     tracing::warn!(path, "the list does not end: beginning again");
                     tokio::time::sleep(failures.fail()).await;
                     break;
@@ -160,15 +160,16 @@ impl Streak {
     }
 }
 
-/// What went wrong, in fewer words than the errors have themselves.
-fn describe(error: watcher::Error) -> String {
-    match error {
+/// What went wrong, in fewer words than the errors have themselves, and whether it is a refusal.
+fn describe(error: watcher::Error) -> (String, bool) {
+    let error = match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => CallError::from(error).to_string(),
-        watcher::Error::WatchError(status) => CallError::from(kube::Error::Api(status)).to_string(),
-        error @ watcher::Error::NoResourceVersion => error.to_string(),
-    }
+        | watcher::Error::WatchFailed(error) => CallError::from(error),
+        watcher::Error::WatchError(status) => CallError::from(kube::Error::Api(status)),
+        error @ watcher::Error::NoResourceVersion => return (error.to_string(), false),
+    };
+    (error.to_string(), matches!(error, CallError::Refused(_)))
 }
 
 /// The first failure is usually an old resource version or an API server that starts anew.

@@ -19,7 +19,7 @@ use crate::store::Entry;
 pub enum Look<V> {
     /// Those that matter.
     Known(Vec<Arc<V>>),
-    /// They cannot be read, for example because the right is missing.
+    /// The right to list or to watch them is missing. What a list told before is not kept up then.
     Unreadable,
     /// They are being read.
     Awaited,
@@ -52,13 +52,13 @@ impl<S: Observed<Scope = NamespaceResourceScope>> NamespacedWatches<S> {
         Some(watch.known()?.all().into_values().collect())
     }
 
-    /// The same, for who goes on without them where they cannot be read.
+    /// The same, for who goes on without them where there is no right to them.
     pub fn look(&self, namespace: &NamespaceName) -> Look<S::Value> {
-        match self.get(namespace) {
-            Some(objects) => Look::Known(objects),
-            None if self.problem(namespace).is_some() => Look::Unreadable,
-            None => Look::Awaited,
+        let known = self.get(namespace);
+        if self.health.is_refused(&S::url_path(&(), Some(namespace.as_str()))) {
+            return Look::Unreadable;
         }
+        known.map_or(Look::Awaited, Look::Known)
     }
 
     /// Takes over what the API server answered to a write: the watch may be behind it.

@@ -7,8 +7,8 @@ use crate::ids::{NamespaceName, ServiceRef};
 use crate::injection::{Injection, Injector, injection, namespace_injection};
 use crate::inventory::is_system;
 use crate::labels;
-use crate::observed::{Labels, Namespace, PodTemplate, WebhookConfiguration};
-use crate::tags;
+use crate::observed::{IstiodService, Labels, Namespace, PodTemplate, WebhookConfiguration};
+use crate::tags::{self, services};
 
 /// All of them, in the order of their results.
 pub(super) const CHAIN: [Check; 9] = [
@@ -169,18 +169,22 @@ fn tag_webhooks_moved(input: &CheckInput<'_>) -> Finding {
 
 /// Those of tags that no wave moves are only counted.
 fn tag_services_moved(input: &CheckInput<'_>) -> Finding {
-    let told = |names: String, first: &ServiceRef| {
-        let command = tags::move_service_by_hand(first, input.target);
+    let told = |names: String, command: String| {
         format!("{names} of a revision tag leads to {}: {command}", input.source)
     };
-    let live: Vec<&ServiceRef> =
-        tags::services_on(input.snapshot, input.source).map(|(_, service)| &service.reference).collect();
+    let live = services::left_on(input.snapshot, input.source, input.target).map(|(_, service)| service);
+    let live: Vec<&IstiodService> = live.collect();
     if let Some(first) = live.first() {
-        return problem(live.iter().map(ToString::to_string), |names| told(names, first));
+        let edits = services::edits(input.snapshot, first, input.target);
+        let command = services::by_hand(&first.reference, edits.as_ref(), input.target);
+        return problem(live.iter().map(|service| service.reference.to_string()), |names| {
+            told(names, command)
+        });
     }
     counted(input, |census| {
         references(input, census, ReferenceKind::TagService, |names, first| {
-            told(names, &ServiceRef { namespace: place(first).into(), name: first.name.clone() })
+            let service = ServiceRef { namespace: place(first).into(), name: first.name.clone() };
+            told(names, services::by_hand(&service, None, input.target))
         })
     })
 }

@@ -67,11 +67,14 @@ pub fn has_synced(namespace: &Namespace, manager: &str) -> bool {
     synced || co_owns
 }
 
-/// The tool by which Git has shown, after our last write, that it has the label of a namespace as it is.
+/// The tool by which Git has shown that it has the label of a namespace as it is: one that owns the label, or owned it before the run, and
+/// has written the namespace after us. Where we never wrote, who owns the label put it there.
 pub fn git_agrees_by(namespace: &Namespace) -> Option<&str> {
-    let tools = namespace.managers.iter().map(|manager| manager.name.as_str());
-    let mut tools = tools.filter(|manager| deploys_again(manager));
-    tools.find(|manager| has_synced(namespace, manager))
+    let owner = revision_owner(namespace).map(|owner| owner.name.as_str());
+    let before = namespace.previous.as_ref().and_then(|previous| previous.manager.as_deref());
+    let mut tools = [owner, before].into_iter().flatten().filter(|manager| deploys_again(manager));
+    let untouched = namespace.last_write(labels::FIELD_MANAGER).is_none();
+    tools.find(|tool| has_synced(namespace, tool) || (untouched && owner == Some(*tool)))
 }
 
 /// The check `LabelOwners`.

@@ -17,7 +17,7 @@ mod preflight_tests;
 mod proxies;
 mod revision_tags;
 
-pub use label_owners::{deploys_again, git_agrees_by, revision_owner};
+pub use label_owners::{deploys_again, git_agrees_by, has_synced, revision_owner};
 
 use std::collections::BTreeSet;
 

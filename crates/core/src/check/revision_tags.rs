@@ -93,8 +93,8 @@ fn owned_by_another(input: &CheckInput<'_>, tag: &str) -> Option<String> {
 
 /// Services of the tags that are somebody else's to move.
 fn owned_services(input: &CheckInput<'_>) -> Option<String> {
-    let moved =
-        tags::services_on(input.snapshot, input.source).filter(|(tag, _)| input.intent.moves_tag(tag));
+    let moved = tags::services::left_on(input.snapshot, input.source, input.target)
+        .filter(|(tag, _)| input.intent.moves_tag(tag));
     let owned = moved.filter_map(|(_, service)| {
         let owner = tags::owner(service.owner.as_ref(), &service.managers)?;
         Some(format!("{} ({owner})", service.reference))
@@ -110,8 +110,8 @@ fn unreadable_services(input: &CheckInput<'_>) -> Option<String> {
     let unknown = input.intent.tags().next().is_some() && input.snapshot.istiod_services.is_none();
     unknown.then(|| {
         format!(
-            "the Services in {0} cannot be read, so that those of revision tags do not move with them: add {0} to the value \
-             istioNamespaces of the chart",
+            "the operator may not watch the Services in {}, so that those of revision tags do not move with them: install the chart of \
+             this version",
             input.intent.istio_namespace
         )
     })
@@ -138,13 +138,19 @@ fn left_behind(input: &CheckInput<'_>) -> Option<String> {
 /// Gateways that name nothing, in namespaces that name nothing: they follow the tag `default`, and move with it at once.
 /// Source: pkg/revisions/tag_watcher.go of Istio.
 fn gateways_of_the_default(input: &CheckInput<'_>) -> Option<String> {
-    if !input.intent.moves_tag("default") {
+    let tag = tags::find(input.snapshot, "default").filter(|_| input.intent.moves_tag("default"))?;
+    if tag.revision.as_ref() != Some(input.source) {
         return None;
     }
+    let planned = super::planned_names(input);
     let unnamed = |gateway: &&Gateway| {
         let namespace = input.snapshot.namespaces.get(&gateway.reference.namespace);
         let named = namespace.is_some_and(|namespace| namespace.labels.contains_key(labels::REVISION));
-        gateway.managed && gateway.revision.is_none() && !named
+        // In a namespace that the run moves it is pinned before.
+        gateway.managed
+            && gateway.revision.is_none()
+            && !named
+            && !planned.contains(&gateway.reference.namespace)
     };
     let gateways = input.snapshot.gateways.values().map(AsRef::as_ref).filter(unnamed);
     let names = listed(gateways.map(|gateway| gateway.reference.to_string()))?;

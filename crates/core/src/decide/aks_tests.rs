@@ -14,16 +14,14 @@ use crate::census::{Reference, ReferenceKind};
 use crate::check::fixture::{Mesh, SOURCE, TARGET, said};
 use crate::effect::Effect;
 use crate::intent::CompletionMode;
-use crate::labels;
 use crate::machine::phase::Phase;
-use crate::observed::FieldManager;
 use crate::record::{CloudStep, RollbackCause};
 use crate::wait::WaitReason;
 
 const NOW: i64 = 1000;
 
 /// Without the target's control plane, and a cluster that was read a moment ago.
-fn before(revisions: &[&str]) -> Mesh {
+pub(super) fn before(revisions: &[&str]) -> Mesh {
     let mut mesh = Mesh::before();
     mesh.intent.aks = ClusterId::new("26fe00f8-9173-4872-9134-bb1d2e00343a", "rg", "mesh").ok();
     without(&mut mesh, TARGET);
@@ -69,7 +67,7 @@ fn wrote(mesh: &mut Mesh, step: CloudStep, outcome: WriteOutcome, when: i64) {
     seen(mesh).write = Some(WriteSeen { stamp, outcome, at: at(when) });
 }
 
-fn decided(mesh: &Mesh, phase: Phase, more: &Value) -> Decision {
+pub(super) fn decided(mesh: &Mesh, phase: Phase, more: &Value) -> Decision {
     decide(at(NOW), &mesh.intent, &stored(mesh, phase, more), &mesh.snapshot)
 }
 
@@ -88,7 +86,7 @@ fn lists(change: &SetRevisions) -> (Vec<&str>, Vec<&str>) {
     )
 }
 
-fn reasons(decision: &Decision) -> Vec<WaitReason> {
+pub(super) fn reasons(decision: &Decision) -> Vec<WaitReason> {
     decision.view.blocked.iter().map(|wait| wait.reason).collect()
 }
 
@@ -412,97 +410,6 @@ fn what_others_use_is_not_removed_by_a_rollback() {
     assert!(reasons(&held).iter().all(|reason| *reason == WaitReason::RevisionInUse));
     let words = &held.view.message;
     assert!(words.contains("theirs") && words.contains("rollback.controlPlane: Keep"), "{words}");
-}
-
-/// Whatever refers to the target, of each kind by itself.
-#[test]
-fn everything_that_refers_to_the_target_keeps_it_in_a_rollback() {
-    let reference = |kind, object_kind: &str| Reference {
-        kind,
-        object_kind: object_kind.to_owned(),
-        namespace: Some("theirs".into()),
-        name: "one".to_owned(),
-        revision: TARGET.into(),
-    };
-    type Use<'a> = (&'a str, &'a dyn Fn(&mut Mesh));
-    let uses: [Use<'_>; 8] = [
-        ("NamespacesMoved", &|mesh| mesh.add_namespace("theirs", &[(labels::REVISION, TARGET)])),
-        ("PodTemplatesMoved", &|mesh| mesh.add_workload("theirs", "web", &[(labels::REVISION, TARGET)])),
-        ("TagsMoved", &|mesh| mesh.add_tag("theirs", TARGET)),
-        ("TagsMoved", &|mesh| mesh.add_tag_service("theirs", TARGET)),
-        ("GatewaysMoved", &|mesh| {
-            mesh.census(|census| census.references.push(reference(ReferenceKind::Gateway, "Gateway")));
-        }),
-        ("IstioResourcesMoved", &|mesh| {
-            let filter = reference(ReferenceKind::IstioResource, "EnvoyFilter");
-            mesh.census(|census| census.references.push(filter));
-        }),
-        ("ProxiesMoved", &|mesh| mesh.proxies("theirs", TARGET, 1)),
-        ("NothingUncovered", &|mesh| mesh.census(|census| census.unreadable.push("pods".to_owned()))),
-    ];
-    let proven = json!({"step": "Proven", "soakSince": "1970-01-01T00:00:00Z", "rollback": turned_back()});
-    for (check, make) in uses {
-        let mut mesh = before(&[SOURCE, TARGET]);
-        mesh.snapshot.webhooks = Mesh::before().snapshot.webhooks;
-        mesh.census(|census| census.taken_at = Some(at(NOW)));
-        mesh.add_namespace("theirs", &[]);
-        assert_eq!(run(&decided(&mesh, Phase::RollingBack, &proven)).cloud, Some(CloudStep::Rollback));
-        make(&mut mesh);
-        let held = decided(&mesh, Phase::RollingBack, &proven);
-        assert_eq!(run(&held).cloud, None, "{check}");
-        assert!(held.view.message.contains(check), "{check}: {}", held.view.message);
-    }
-}
-
-/// `shop` is on the target, and Flux has written it after us: Git says so too.
-fn git_has_the_target(mesh: &mut Mesh) {
-    mesh.namespace("shop", |shop| {
-        shop.labels.insert(labels::REVISION.to_owned(), TARGET.to_owned());
-        shop.managers = vec![
-            wrote_label(labels::FIELD_MANAGER, 10, false),
-            wrote_label("kustomize-controller", 20, true),
-        ];
-    });
-}
-
-fn wrote_label(name: &str, second: i64, owns_revision: bool) -> FieldManager {
-    FieldManager {
-        name: name.to_owned(),
-        wrote_at: Some(at(second)),
-        owns_revision,
-        ..FieldManager::default()
-    }
-}
-
-/// Its next sync would put the label of a control plane back that is gone.
-#[test]
-fn a_rollback_removes_the_target_when_git_has_the_source_again() {
-    let mut mesh = before(&[SOURCE, TARGET]);
-    mesh.census(|census| census.taken_at = Some(at(NOW)));
-    git_has_the_target(&mut mesh);
-    let back = json!({"rollback": turned_back()});
-    let turned = decided(&mesh, Phase::RollingBack, &back);
-    assert_eq!(run(&turned).git_on_target, ["shop".into()].into(), "{:?}", turned.view.blocked);
-    // Who never had it in Git has nothing to show.
-    mesh.namespace("shop", |shop| shop.managers.pop().map(drop).unwrap());
-    assert!(run(&decided(&mesh, Phase::RollingBack, &back)).git_on_target.is_empty());
-    // Our write has set it back.
-    mesh.namespace("shop", |shop| {
-        shop.labels.insert(labels::REVISION.to_owned(), SOURCE.to_owned());
-        shop.managers = vec![
-            wrote_label(labels::FIELD_MANAGER, 30, true),
-            wrote_label("kustomize-controller", 20, false),
-        ];
-    });
-    let proven = json!({"step": "Proven", "soakSince": "1970-01-01T00:00:00Z", "rollback": turned_back(), "gitOnTarget": ["shop"]});
-    let held = decided(&mesh, Phase::RollingBack, &proven);
-    assert_eq!((run(&held).cloud, reasons(&held)), (None, vec![WaitReason::GitStillOnOldRevision]));
-    assert!(held.view.message.contains("Git had istio.io/rev=asm-1-28 for shop"), "{}", held.view.message);
-    mesh.namespace("shop", |shop| shop.managers[1].wrote_at = Some(at(40)));
-    assert_eq!(run(&decided(&mesh, Phase::RollingBack, &proven)).cloud, Some(CloudStep::Rollback));
-    mesh.namespace("shop", |shop| shop.managers[1].wrote_at = Some(at(20)));
-    mesh.skip("GitAgrees");
-    assert_eq!(run(&decided(&mesh, Phase::RollingBack, &proven)).cloud, Some(CloudStep::Rollback));
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn one_that_somebody_put_back_is_not_fought_for() {
     let decision = decide(at(2), &mesh.intent, &second.record, &mesh.snapshot);
     assert!(services(&decision).is_empty());
     let told = waits_for(&decision, WaitReason::LabelReverted);
-    let command = r#"kubectl patch service istiod-revision-tag-prod -n istio-system -p '{"metadata":{"labels":{"istio.io/rev":"asm-1-28"}}"#;
+    let command = r#"kubectl patch service istiod-revision-tag-prod -n istio-system --type merge -p '{"metadata":{"labels":{"istio.io/rev":"asm-1-28"}}"#;
     assert!(told.contains(command), "{told}");
     mesh.intent.retry = Some("1".to_owned());
     let retried = decide(at(3), &mesh.intent, &decision.record, &mesh.snapshot);
@@ -156,8 +156,8 @@ fn where_services_cannot_be_read_the_run_goes_on_and_preflight_says_so() {
     mesh.snapshot.istiod_services = None;
     let told = said(&mesh.preflight());
     assert!(
-        told.iter()
-            .any(|text| text.contains("RevisionTags Warning: the Services in istio-system cannot be read")),
+        told.iter().any(|text| text
+            .contains("RevisionTags Warning: the operator may not watch the Services in istio-system")),
         "{told:?}"
     );
     tag(&mut mesh, |webhook| {
@@ -194,10 +194,104 @@ fn a_rollback_takes_it_back() {
     let back = decide(at(2), &mesh.intent, &record, &mesh.snapshot);
     assert!(services(&back).is_empty(), "the webhook goes first");
     apply(&mut mesh, &moves(&back)[0].clone());
-    let back = decide(at(3), &mesh.intent, &back.record, &mesh.snapshot);
+    // The labels settle meanwhile.
+    let settling = decide(at(3), &mesh.intent, &back.record, &mesh.snapshot);
+    assert!(settling.record.run.as_ref().unwrap().settled_since.is_some());
+    let back = decide(at(3), &mesh.intent, &settling.record, &mesh.snapshot);
     let [change] = &services(&back)[..] else { panic!("{:?}", back.view.blocked) };
     assert_eq!((change.revision.as_str(), change.stamp.as_str()), (SOURCE, "u.1.back.1"));
     mesh.snapshot.refused.insert((About::Service(reference()), change.stamp.clone()), "forbidden".to_owned());
     let refused = decide(at(4), &mesh.intent, &back.record, &mesh.snapshot);
     assert!(refused.record.run.unwrap().settled_since.is_some(), "{:?}", refused.view.blocked);
+}
+
+/// A retry is for what was blocked then, and for nothing that somebody changes later.
+#[test]
+fn a_retry_of_the_one_is_none_of_the_other_and_brings_no_late_one() {
+    let mut mesh = moved();
+    let attempts = json!({"tagAttempts": {"service/prod": 2}});
+    tag(&mut mesh, |webhook| {
+        webhook.revision = Some(SOURCE.into());
+        webhook.entries.iter_mut().for_each(|entry| entry.client = client(SOURCE));
+    });
+    let decision = decide(at(1), &mesh.intent, &migrating(&mesh, &attempts), &mesh.snapshot);
+    assert!(moves(&decision).is_empty(), "the webhook was put back, and nobody asked for it");
+    waits_for(&decision, WaitReason::LabelReverted);
+    let mesh = moved();
+    let late = json!({"wave": 1, "tagAttempts": {"prod": 2, "service/prod": 2}});
+    let decision = decide(at(1), &mesh.intent, &migrating(&mesh, &late), &mesh.snapshot);
+    assert!(services(&decision).is_empty(), "it never had a stamp of ours");
+}
+
+#[test]
+fn a_late_one_of_a_tool_holds_no_later_wave() {
+    let mut mesh = moved();
+    let helm = FieldManager { name: "helm".into(), owns_revision: true, ..FieldManager::default() };
+    service(&mut mesh, |service| service.managers = vec![helm]);
+    let decision = decide(at(1), &mesh.intent, &migrating(&mesh, &json!({"wave": 1})), &mesh.snapshot);
+    assert!(decision.view.blocked.iter().all(|wait| wait.reason != WaitReason::LabelNotMoved));
+}
+
+/// A Service beside the revision's own may select the pods of all revisions, and both revisions may have one selector.
+#[test]
+fn what_a_selector_says_is_read_from_the_revisions_own_service() {
+    let mut mesh = moved();
+    let own = mesh.snapshot.istiod_services.as_mut().unwrap();
+    let mut all = IstiodService::clone(&own[1]);
+    (all.reference.name, all.selector) = ("istiod-all".to_owned(), map(&[("app", "istiod")]));
+    own.insert(0, Arc::new(all));
+    let decision = decide(at(1), &mesh.intent, &migrating(&mesh, &json!({})), &mesh.snapshot);
+    let selector = [(labels::REVISION.to_owned(), Some(TARGET.to_owned()))];
+    assert_eq!(services(&decision)[0].selector, selector.into());
+    for own in mesh.snapshot.istiod_services.as_mut().unwrap() {
+        Arc::make_mut(own).selector = map(&[("app", "istiod")]);
+    }
+    service(&mut mesh, |service| service.revision = Some(TARGET.into()));
+    let shared = decide(at(1), &mesh.intent, &migrating(&mesh, &json!({})), &mesh.snapshot);
+    assert!(services(&shared).is_empty(), "it leads to both, and always will");
+    service(&mut mesh, |service| {
+        service.selector = map(&[("app", "istiod"), ("istio", "istiod"), (labels::REVISION, SOURCE)]);
+    });
+    let wider = decide(at(1), &mesh.intent, &migrating(&mesh, &json!({})), &mesh.snapshot);
+    assert_eq!(services(&wider).len(), 1, "more than the revision's own, and still the source's");
+}
+
+#[test]
+fn another_service_with_the_label_of_a_tag_is_left_to_the_end() {
+    let mut mesh = moved();
+    service(&mut mesh, |service| service.reference.name = "istiod-for-vms".to_owned());
+    let decision = decide(at(1), &mesh.intent, &migrating(&mesh, &json!({})), &mesh.snapshot);
+    assert!(services(&decision).is_empty());
+    waits_for(&decision, WaitReason::Settling);
+}
+
+/// The istiod of a revision without a name has another label `istio` than one with a name.
+#[test]
+fn the_command_removes_what_would_select_nothing() {
+    let mut mesh = moved();
+    service(&mut mesh, |service| service.selector = map(&[("app", "istiod"), ("istio", "pilot")]));
+    mesh.census(|census| census.taken_at = Some(at(1)));
+    let told = said(&mesh.completion());
+    assert!(
+        told.iter()
+            .any(|text| text.contains(r#""spec":{"selector":{"istio":null,"istio.io/rev":"asm-1-28"}}"#)),
+        "{told:?}"
+    );
+}
+
+/// It led to the target when the plan was made, so that the plan does not count on it; the run moved it all the same.
+#[test]
+fn a_tag_that_the_run_moved_against_its_plan_comes_back_with_its_service() {
+    let mut mesh = moved();
+    mesh.plan.waves[0].tag_moves = false;
+    service(&mut mesh, |service| {
+        service.revision = Some(TARGET.into());
+        service.selector = map(&[("app", "istiod"), (labels::REVISION, TARGET)]);
+    });
+    let record = stored(&mesh, Phase::RollingBack, &json!({"rollback": turned_back()}));
+    let back = decide(at(2), &mesh.intent, &record, &mesh.snapshot);
+    apply(&mut mesh, &moves(&back)[0].clone());
+    let settling = decide(at(3), &mesh.intent, &back.record, &mesh.snapshot);
+    let back = decide(at(3), &mesh.intent, &settling.record, &mesh.snapshot);
+    assert_eq!(services(&back).len(), 1);
 }

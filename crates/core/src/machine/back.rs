@@ -131,6 +131,7 @@ fn prove(pass: &mut Pass<'_>) -> bool {
     let revisions = pass.revisions();
     let from_wave = pass.run.rollback.as_ref().map_or(0, |rollback| rollback.from_wave);
     let standings = look_at_labels(pass, from_wave);
+    git::forget_proven(pass);
     if pass.run.another_round && !standings.awaited {
         begin_another_round(pass);
         return true;
@@ -305,6 +306,5 @@ fn end_of_the_wave(pass: &mut Pass<'_>) -> bool {
     run.restart_attempts.clear();
     run.label_attempts.clear();
     run.tag_attempts.clear();
-    run.git_on_target.clear();
     pass.go(Trigger::WaveReturned)
 }

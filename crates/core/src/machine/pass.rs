@@ -466,7 +466,7 @@ fn new_run(intent: &Intent, counter: u32) -> Run {
         cloud_failures: 0,
         cloud_failed_at: None,
         gateway_addresses: std::collections::BTreeMap::new(),
-        git_on_target: std::collections::BTreeSet::new(),
+        git_on_target: std::collections::BTreeMap::new(),
         mesh_config_settled: false,
     }
 }

@@ -1,46 +1,53 @@
 //! The Services of revision tags (Istio 1.28 and later): each follows the webhook of its tag, once per run, direction and retry, and is
 //! never fought for. New pods do not depend on them, so that a rollback brings workloads back without waiting for one.
 
-use std::collections::BTreeMap;
-
 use crate::decision::About;
 use crate::effect::{Effect, MoveTagService};
 use crate::machine::pass::Pass;
 use crate::machine::permission::{Permission, permission};
 use crate::machine::relabel::{Standings, answers};
-use crate::machine::tags::stamp;
-use crate::observed::{IstiodService, Labels};
+use crate::observed::IstiodService;
 use crate::record::Direction;
 use crate::tags;
 use crate::wait::WaitReason;
 
-/// Leads the Services of a tag whose webhook is in place to the same istiod. What somebody else put elsewhere stays there. `now` says that
-/// the turn of the tag has come.
+/// Leads the Service of a tag whose webhook is in place to the same istiod. What somebody else put elsewhere stays there, and so do other
+/// Services with the label of the tag. `now` says that the turn of the tag has come.
 pub fn follow(pass: &mut Pass<'_>, tag: &str, now: bool, standings: &mut Standings) {
     let snapshot = pass.snapshot;
     let (source, target) = pass.revisions();
-    let origin = if pass.run.direction() == Direction::Back { target } else { source };
-    for (_, service) in tags::services_on(snapshot, &origin).filter(|(of, _)| *of == tag) {
-        follow_one(pass, tag, service, now, standings);
+    let (from, to) =
+        if pass.run.direction() == Direction::Back { (target, source) } else { (source, target) };
+    let name = format!("istiod-revision-tag-{tag}");
+    for (_, service) in tags::services::left_on(snapshot, &from, &to) {
+        if service.tag.as_deref() == Some(tag) && service.reference.name == name {
+            follow_one(pass, tag, service, now, standings);
+        }
     }
 }
 
 fn follow_one(pass: &mut Pass<'_>, tag: &str, service: &IstiodService, now: bool, standings: &mut Standings) {
     let about = About::Service(service.reference.clone());
     let stamp = stamp(pass, tag);
-    let again = pass.run.tag_attempts.contains_key(tag);
+    let last = service.relabelled_by.as_deref();
+    let again = last.is_some() && pass.run.tag_attempts.contains_key(&attempt_key(tag));
+    let permission = permission(pass, last, &stamp, again, now);
+    if permission == Permission::Never {
+        // It came after its tag's turn. What still refers to the old revision is told at the end.
+        return;
+    }
     if let Some(owner) = tags::owner(service.owner.as_ref(), &service.managers) {
         let because = format!(
-            "{} of revision tag {tag} belongs to {owner}: {}",
+            "{} of revision tag {tag} belongs to {owner}: let that lead it to istiod of {}",
             service.reference,
-            by_hand(pass, service)
+            pass.run.destination()
         );
         pass.wait(WaitReason::LabelNotMoved, Some(about), because);
         standings.tag_astray = true;
         return;
     }
-    match permission(pass, service.relabelled_by.as_deref(), &stamp, again, now) {
-        Permission::Granted if !answers(pass) => standings.awaited = true,
+    match permission {
+        Permission::Granted if !answers(pass) => await_it(pass, standings),
         Permission::Granted => {
             let Some(change) = change_of(pass, tag, service, stamp) else {
                 no_selector(pass, tag, service);
@@ -50,7 +57,7 @@ fn follow_one(pass: &mut Pass<'_>, tag: &str, service: &IstiodService, now: bool
             if pass.note_refusal(about.clone(), &change.stamp) {
                 standings.tag_astray = true;
             } else {
-                standings.awaited = true;
+                await_it(pass, standings);
                 let note = format!(
                     "{} leads to istiod of {}: {}",
                     service.reference, change.revision, change.because
@@ -63,35 +70,35 @@ fn follow_one(pass: &mut Pass<'_>, tag: &str, service: &IstiodService, now: bool
             reverted(pass, tag, service);
             standings.tag_astray = true;
         }
-        // It came after its tag's turn. What still refers to the old revision is told at the end.
         Permission::Never => {}
+    }
+}
+
+/// A write is due or on its way: the wave waits for it, and of a rollback only the end.
+fn await_it(pass: &Pass<'_>, standings: &mut Standings) {
+    match pass.run.direction() {
+        Direction::Forward => standings.awaited = true,
+        Direction::Back => standings.tag_astray = true,
     }
 }
 
 fn change_of(pass: &Pass<'_>, tag: &str, service: &IstiodService, stamp: String) -> Option<MoveTagService> {
     let destination = pass.run.destination().clone();
-    let selector = tags::selector_of(pass.snapshot, &destination)?;
     Some(MoveTagService {
         tag: tag.to_owned(),
         service: service.reference.clone(),
         resource_version: service.resource_version.clone(),
-        selector: difference(&service.selector, selector),
+        selector: tags::services::edits(pass.snapshot, service, &destination)?,
         because: format!("revision tag {tag} points at {destination}"),
         revision: destination,
         stamp,
     })
 }
 
-/// What makes one selector of another.
-fn difference(now: &Labels, wanted: &Labels) -> BTreeMap<String, Option<String>> {
-    let removed = now.keys().filter(|key| !wanted.contains_key(*key)).map(|key| (key.clone(), None));
-    let set = wanted.iter().filter(|(key, value)| now.get(*key) != Some(value));
-    removed.chain(set.map(|(key, value)| (key.clone(), Some(value.clone())))).collect()
-}
-
 fn no_selector(pass: &mut Pass<'_>, tag: &str, service: &IstiodService) {
     let because = format!(
-        "{} of revision tag {tag} cannot follow it: istiod of {} has no Service of its own in {} to take the selector from; {}",
+        "{} of revision tag {tag} cannot follow it: which pods are those of istiod of {} is not known, because no Service of its own \
+         in {} says so; {}",
         service.reference,
         pass.run.destination(),
         pass.intent.istio_namespace,
@@ -104,7 +111,7 @@ fn no_selector(pass: &mut Pass<'_>, tag: &str, service: &IstiodService) {
 fn reverted(pass: &mut Pass<'_>, tag: &str, service: &IstiodService) {
     let about = Some(About::Service(service.reference.clone()));
     if pass.retries_all() {
-        *pass.run.tag_attempts.entry(tag.to_owned()).or_insert(1) += 1;
+        *pass.run.tag_attempts.entry(attempt_key(tag)).or_insert(1) += 1;
         pass.event(false, "RetryAccepted", about, "the Service of the tag will be moved once more");
         return;
     }
@@ -118,9 +125,18 @@ fn reverted(pass: &mut Pass<'_>, tag: &str, service: &IstiodService) {
 }
 
 fn by_hand(pass: &Pass<'_>, service: &IstiodService) -> String {
-    format!(
-        "let it lead to {0}: {1}",
-        pass.run.destination(),
-        tags::move_service_by_hand(&service.reference, pass.run.destination())
-    )
+    let destination = pass.run.destination();
+    let edits = tags::services::edits(pass.snapshot, service, destination);
+    let command = tags::services::by_hand(&service.reference, edits.as_ref(), destination);
+    format!("let it lead to {destination}: {command}")
+}
+
+/// Attempts of the Service are counted by themselves: no tag has this name.
+fn attempt_key(tag: &str) -> String {
+    format!("service/{tag}")
+}
+
+fn stamp(pass: &Pass<'_>, tag: &str) -> String {
+    let attempts = pass.run.tag_attempts.get(&attempt_key(tag)).copied();
+    pass.run.stamp(&pass.intent.uid, attempts.unwrap_or(1))
 }

@@ -36,7 +36,7 @@ pub fn bring(pass: &mut Pass<'_>, last: u32, write: Option<u32>, standings: &mut
     let with_tag = |(index, wave): (u32, &PlannedWave)| Some((index, wave.tag.clone()?, wave.tag_moves));
     let waves: Vec<(u32, String, bool)> = waves_up_to(pass, last).filter_map(with_tag).collect();
     for (index, tag, moves) in waves {
-        let is_ours = moves || was_moved(pass, &tag);
+        let is_ours = moves || was_moved(pass, &tag) || wrote_in_this_run(pass, &tag);
         if pass.run.direction() == Direction::Back && !is_ours {
             // It was where it is before the run.
             continue;
@@ -101,6 +101,13 @@ fn due(pass: &mut Pass<'_>, tag: &str, may_write: bool) -> Due {
 fn was_moved(pass: &Pass<'_>, tag: &str) -> bool {
     let revisions = pass.revisions();
     tags::find(pass.snapshot, tag).is_some_and(|webhook| tags::moved_by(webhook, pair(&revisions)))
+}
+
+/// Whether this run wrote to a tag, in whatever direction: after the way back nothing else remembers it.
+fn wrote_in_this_run(pass: &Pass<'_>, tag: &str) -> bool {
+    let ours = format!("{}.{}.", pass.intent.uid, pass.run.counter);
+    let stamp = tags::find(pass.snapshot, tag).and_then(|webhook| webhook.relabelled_by.as_ref());
+    stamp.is_some_and(|stamp| stamp.starts_with(&ours))
 }
 
 /// Namespaces that began to follow a tag after the plan was made went to the target with it, and come back with it: they join its wave.
@@ -206,8 +213,7 @@ fn shown(webhook: &WebhookConfiguration) -> String {
     webhook.revision.as_ref().map_or_else(|| "no revision".to_owned(), ToString::to_string)
 }
 
-/// The stamp of a write to an object of a tag.
-pub fn stamp(pass: &Pass<'_>, tag: &str) -> String {
+fn stamp(pass: &Pass<'_>, tag: &str) -> String {
     pass.run.stamp(&pass.intent.uid, pass.run.tag_attempts.get(tag).copied().unwrap_or(1))
 }
 
