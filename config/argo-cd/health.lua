@@ -20,7 +20,11 @@ if is["Ready"] == "True" then
 elseif is["Ready"] == "False" or is["Stalled"] == "True" then
   -- Also while it goes back: an Application must not be called healthy on the way to a revision that Git does not name.
   health.status = "Degraded"
-elseif is["Paused"] == "True" or reason["Reconciling"] == "OutsideWindow" then
+elseif is["Paused"] == "True" then
+  health.status = "Suspended"
+elseif reason["Reconciling"] == "OutsideWindow" or reason["Reconciling"] == "RevisionNotFound"
+  or reason["Reconciling"] == "RemovalPending" then
+  -- The last two wait for whoever installs and removes control planes.
   health.status = "Suspended"
 end
 return health

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::future::{BoxFuture, FutureExt as _};
@@ -31,24 +32,30 @@ pub struct Azure {
     client: String,
     tenant: String,
     dir: PathBuf,
+    room: Arc<AtomicBool>,
 }
 
 /// What Azure wants done to the control planes of the test cluster.
 struct Order {
     revision: String,
     install: bool,
+    room: bool,
     done: oneshot::Sender<Result<(), String>>,
 }
 
 /// The control planes of a test cluster, for the simulator: it passes on what it wants, and holds nothing of the cluster, which
 /// ends with its owner.
-struct Istiods(mpsc::UnboundedSender<Order>);
+struct Istiods {
+    orders: mpsc::UnboundedSender<Order>,
+    room: Arc<AtomicBool>,
+}
 
 impl Istiods {
     async fn order(&self, revision: &str, install: bool) -> Result<(), String> {
         let (done, outcome) = oneshot::channel();
         let ended = "the test cluster has ended";
-        self.0.send(Order { revision: revision.to_owned(), install, done }).map_err(|_| ended)?;
+        let room = self.room.load(Ordering::SeqCst);
+        self.orders.send(Order { revision: revision.to_owned(), install, room, done }).map_err(|_| ended)?;
         outcome.await.map_err(|_| ended)?
     }
 }
@@ -69,9 +76,9 @@ pub struct Orders(mpsc::UnboundedReceiver<Order>);
 impl Orders {
     /// Does it, until Azure is dropped.
     pub async fn carry_out(mut self, cluster: &Cluster) {
-        while let Some(Order { revision, install, mut done }) = self.0.recv().await {
+        while let Some(Order { revision, install, room, mut done }) = self.0.recv().await {
             tokio::select! {
-                outcome = carry_out(cluster, &revision, install) => {
+                outcome = carry_out(cluster, &revision, install, room) => {
                     // Nobody waits for it any more: as good as done.
                     let _ = done.send(outcome.map_err(|error| format!("{error:#}")));
                 }
@@ -81,10 +88,10 @@ impl Orders {
     }
 }
 
-async fn carry_out(cluster: &Cluster, revision: &str, install: bool) -> Result<()> {
+async fn carry_out(cluster: &Cluster, revision: &str, install: bool, room: bool) -> Result<()> {
     if install {
         cluster.install_revision(&offered(revision)).await?;
-        return cluster.apply_yaml(&gateways(revision)).await;
+        return cluster.apply_yaml(&gateways(revision, room)).await;
     }
     cluster.remove_revision(revision).await?;
     let selector = format!("istio.io/rev={revision},{GATEWAY}");
@@ -98,21 +105,25 @@ fn offered(revision: &str) -> IstioRevision {
     known.unwrap_or_else(|| IstioRevision::new(revision, &format!("{version}.0")))
 }
 
-/// The gateways that the simulated cluster has on, as the add-on calls their Deployments. Nothing runs in them.
-pub fn gateways(revision: &str) -> String {
+/// The gateways that the simulated cluster has on, as the add-on calls their Deployments. Their templates name the revision, whose webhook
+/// makes a proxy of the container, as with Istio's gateway chart (inferred for the add-on).
+/// Without `room` no node takes their pods.
+pub fn gateways(revision: &str, room: bool) -> String {
     let names = [
         ("aks-istio-ingress", "aks-istio-ingressgateway-external"),
         ("aks-istio-ingress", "aks-istio-ingressgateway-internal"),
         ("aks-istio-egress", "egress"),
     ];
+    let nodes = if room { json!({}) } else { json!({"pool": "gateways"}) };
     let deployments = names.map(|(namespace, name)| {
-        let pods = json!({"gateway": name, "revision": revision, "sidecar.istio.io/inject": "false"});
+        let pods = json!({"istio": name, "istio.io/rev": revision, "sidecar.istio.io/inject": "true"});
+        let annotations = json!({"inject.istio.io/templates": "gateway"});
         json!({"apiVersion": "apps/v1", "kind": "Deployment",
             "metadata": {"name": format!("{name}-{revision}"), "namespace": namespace,
                 "labels": {"istio.io/rev": revision, "gateway": "addon"}},
             "spec": {"replicas": 1, "selector": {"matchLabels": pods},
-                "template": {"metadata": {"labels": pods},
-                    "spec": {"containers": [{"name": "gateway", "image": "example.com/gateway:1"}]}}}})
+                "template": {"metadata": {"labels": pods, "annotations": annotations},
+                    "spec": {"nodeSelector": nodes, "containers": [{"name": "istio-proxy", "image": "auto"}]}}}})
         .to_string()
     });
     [vec![gateway_namespaces()], deployments.to_vec()].concat().join("\n---\n")
@@ -157,6 +168,10 @@ impl Azure {
     /// Starts it for a scenario, with a cluster that has these revisions.
     pub async fn start(scenario: &Scenario, revisions: &[&str]) -> Result<Self> {
         let cluster = scenario.cluster();
+        cluster.kubectl(&["delete", "deployments", "-A", "-l", GATEWAY]).await?;
+        for revision in revisions {
+            cluster.apply_yaml(&gateways(revision, true)).await?;
+        }
         let (azure, orders) = Self::start_for(cluster, scenario.log_dir()?, revisions).await?;
         tokio::spawn(orders.carry_out(cluster));
         Ok(azure)
@@ -166,7 +181,9 @@ impl Azure {
     /// the orders.
     pub async fn start_for(cluster: &Cluster, dir: PathBuf, revisions: &[&str]) -> Result<(Self, Orders)> {
         let (sender, orders) = mpsc::unbounded_channel();
-        let managed = ClusterConfig::new(Arc::new(Istiods(sender)), revisions);
+        let room = Arc::new(AtomicBool::new(true));
+        let istiods = Istiods { orders: sender, room: Arc::clone(&room) };
+        let managed = ClusterConfig::new(Arc::new(istiods), revisions);
         let spec = json!({"subscriptionId": managed.subscription, "resourceGroup": managed.resource_group,
             "clusterName": managed.name});
         let id = managed.id();
@@ -179,7 +196,7 @@ impl Azure {
         let audience = format!("--audience={AUDIENCE}");
         let token = ["create", "token", SERVICE_ACCOUNT, "-n", NAMESPACE, &audience];
         std::fs::write(dir.join("azure-token"), cluster.kubectl(&token).await?.trim())?;
-        Ok((Self { simulator, cluster: id, spec, client, tenant, dir }, Orders(orders)))
+        Ok((Self { simulator, cluster: id, spec, client, tenant, dir, room }, Orders(orders)))
     }
 
     /// An operator that signs in there.
@@ -199,6 +216,19 @@ impl Azure {
     /// `spec.controlPlane` of its cluster.
     pub fn control_plane(&self) -> Value {
         json!({"aks": self.spec})
+    }
+
+    /// From now on no node has room for the gateways of a revision that is installed.
+    pub fn leave_no_room(&self) {
+        self.room.store(false, Ordering::SeqCst);
+    }
+
+    /// Fails if somebody who signs in as the operator does has called.
+    pub fn judge_no_calls(&self) -> Result<()> {
+        let journal = self.simulator.journal();
+        let others: Vec<_> = journal.iter().filter(|entry| !is_az(entry)).collect();
+        ensure!(others.is_empty(), "somebody besides az has called: {others:?}");
+        Ok(())
     }
 
     /// Plants a fault at the next call of a kind.
@@ -233,8 +263,12 @@ impl Azure {
 
     /// The accepted writes of the Azure CLI, or of everybody else.
     fn accepted(&self, by_az: bool) -> Vec<Entry> {
-        let is_az =
-            |put: &Entry| put.user_agent.as_deref().is_some_and(|agent| agent.starts_with("AZURECLI/"));
         self.simulator.accepted_puts().into_iter().filter(|put| is_az(put) == by_az).collect()
     }
+}
+
+/// Whether the Azure CLI has called.
+fn is_az(call: &Entry) -> bool {
+    let agent = call.user_agent.as_deref().unwrap_or_default();
+    agent.starts_with("AZURECLI/") || agent.starts_with("python-requests") || agent.contains("azsdk-python")
 }

@@ -1,4 +1,4 @@
-//! What preflight and start look at beside Azure: the address of the gateways, and EnvoyFilters.
+//! What preflight and start look at beside Azure: gateways, their address, and EnvoyFilters.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use meshupgrade_e2e::azure::{Azure, GatewayService};
 use meshupgrade_e2e::{SOURCE, Scenario};
 use serde_json::json;
 
-use super::{RUN, aks, begin};
+use super::{End, RUN, aks, begin};
 
 const OLD: &str = "20.0.0.1";
 const NEW: &str = "20.0.0.2";
@@ -50,6 +50,29 @@ async fn changes_with_the_start(s: &mut Scenario) -> Result<()> {
 #[test]
 fn an_address_that_changes_with_the_start_holds_up_every_label_until_it_is_accepted() {
     aks("aks_address", async |s: &mut Scenario| changes_with_the_start(s).await);
+}
+
+/// Gateways share the traffic from the start, so that no label cures one that does not come up.
+async fn without_room(s: &mut Scenario) -> Result<()> {
+    let names = ["an-room", "an-more"];
+    let azure = Azure::start(s, &[SOURCE]).await?;
+    azure.leave_no_room();
+    let mesh = begin(s, &azure, names, json!({})).await?;
+    let words = "node(s) didn't match Pod's node affinity/selector";
+    let told = |status: &MeshUpgradeStatus| {
+        let mut rows = status.blocked.iter().filter(|row| row.reason == "GatewayNotReady");
+        rows.any(|row| row.message.contains(words) && row.message.contains("spec.rollback.requested: true"))
+    };
+    s.wait_status_within(RUN, "mesh", "the scheduler's reason", told).await?;
+    ensure!(s.revision_label(names[0]).await? == SOURCE, "a label moved");
+    s.patch_upgrade("mesh", json!({"spec": {"rollback": {"requested": true}}})).await?;
+    End::rolled_back(2).reached(s, &azure, &mesh, &names).await?;
+    s.judge(&[]).await
+}
+
+#[test]
+fn a_gateway_without_room_is_told_in_the_schedulers_words_and_goes_with_its_control_plane() {
+    aks("aks_without_room", async |s: &mut Scenario| without_room(s).await);
 }
 
 fn warns(status: &MeshUpgradeStatus, check: &str, words: &str) -> bool {

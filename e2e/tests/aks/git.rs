@@ -16,7 +16,7 @@ async fn sync(s: &Scenario, namespace: &str, revision: &str) -> Result<()> {
 }
 
 async fn git_goes_back_too(s: &mut Scenario) -> Result<()> {
-    let names = ["ag-first", "ag-second"];
+    let names = ["ay-first", "ay-second"];
     let azure = Azure::start(s, &[SOURCE]).await?;
     let mesh = begin(s, &azure, names, json!({})).await?;
     s.wait_status_within(RUN, "mesh", "the second wave", |status| {

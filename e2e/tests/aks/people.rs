@@ -13,7 +13,7 @@ use super::{End, RUN, aks, begin};
 
 /// A scenario with az, which is installed before the time of the scenario begins.
 #[expect(clippy::panic, reason = "that is how a test fails")]
-fn with_az(name: &str, body: impl AsyncFnOnce(&mut Scenario) -> Result<()>) {
+pub fn with_az(name: &str, body: impl AsyncFnOnce(&mut Scenario) -> Result<()>) {
     if let Err(error) = clients::install() {
         panic!("{error:#}");
     }

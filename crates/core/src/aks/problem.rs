@@ -373,9 +373,10 @@ impl Words {
         named.map_or_else(|| "another operation".to_owned(), clean)
     }
 
-    /// The action that is not allowed: `… perform action 'Microsoft.X/y/write' …`.
+    /// The action that is not allowed: `… perform action 'Microsoft.X/y/write' …`. A message about a linked resource names the action that is
+    /// allowed first.
     fn action(&self) -> Option<String> {
-        let (_, rest) = self.raw.split_once("perform action")?;
+        let (_, rest) = self.raw.rsplit_once("perform action")?;
         let action = rest.split(['\'', '"', '\n']).nth(1)?;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '*' | '-' | '_');
         (action.contains('/') && action.len() <= 200 && action.chars().all(plain)).then(|| action.to_owned())

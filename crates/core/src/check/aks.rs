@@ -77,7 +77,7 @@ pub(super) fn no_foreign_upgrade(input: &CheckInput<'_>) -> Finding {
 }
 
 pub(super) fn no_downgrade(input: &CheckInput<'_>) -> Finding {
-    if cluster(input).is_none() || compare(input.target, input.source) != Some(Ordering::Less) {
+    if !input.intent.is_addon() || compare(input.target, input.source) != Some(Ordering::Less) {
         return Finding::Nothing;
     }
     Finding::Problem(format!(
@@ -356,6 +356,48 @@ mod tests {
                 .iter()
                 .all(|it| !it.name.starts_with("Aks") || it.outcome == CheckOutcome::Passed)
         );
+    }
+
+    #[test]
+    fn what_is_not_offered_on_this_version_either_is_told_without_a_version() {
+        let mut mesh = mesh();
+        let offers = seen(&mut mesh).offers.as_mut().unwrap();
+        offers.upgrades = Ok(MeshUpgrades::Offered(revision(SOURCE, &["asm-1-26"], &["1.32"])));
+        let (name, message) = only(&mesh, CheckOutcome::Failed);
+        assert_eq!(name, "AksTargetOffered");
+        let words = "it may skip too many revisions, or the installed one is out of support: go to one that is offered first";
+        assert!(message.contains(words) && message.contains("(it offers asm-1-26)"), "{message}");
+    }
+
+    /// That needs nothing of Azure, and holds for who starts control planes by other means too.
+    #[test]
+    fn an_older_revision_is_refused_also_where_nobody_asks_azure() {
+        let mut mesh = mesh();
+        (mesh.intent.aks, mesh.snapshot.aks) = (None, None);
+        std::mem::swap(&mut mesh.source, &mut mesh.target);
+        let told = |mesh: &Mesh| {
+            mesh.preflight()
+                .iter()
+                .any(|it| it.name == "AksNoDowngrade" && it.outcome == CheckOutcome::Failed)
+        };
+        assert!(!told(&mesh), "another Istio may");
+        mesh.intent.istio_namespace = "aks-istio-system".into();
+        assert!(told(&mesh));
+    }
+
+    #[test]
+    fn native_sidecars_begin_with_kubernetes_1_33() {
+        let warned = |version: &str, source: &str, target: &str| {
+            let mut mesh = mesh();
+            (mesh.source, mesh.target) = (source.into(), target.into());
+            change(&mut mesh, |cluster| cluster.current_kubernetes_version = Some(version.into()));
+            mesh.preflight()
+                .iter()
+                .any(|it| it.name == "AksNativeSidecars" && it.outcome == CheckOutcome::Warning)
+        };
+        let (before, first) = ("asm-1-28", "asm-1-29");
+        assert!(warned("1.33.1", before, first) && warned("2.0.0", before, first));
+        assert!(!warned("1.32.9", before, first) && !warned("1.33.1", first, "asm-1-30"));
     }
 
     #[test]

@@ -173,7 +173,7 @@ fn tag_services_moved(input: &CheckInput<'_>) -> Finding {
         format!("{names} of a revision tag leads to {}: {command}", input.source)
     };
     let live = services::left_on(input.snapshot, input.source, input.target).map(|(_, service)| service);
-    let live: Vec<&IstiodService> = live.collect();
+    let live: Vec<&IstiodService> = live.map(AsRef::as_ref).collect();
     if let Some(first) = live.first() {
         let edits = services::edits(input.snapshot, first, input.target);
         let command = services::by_hand(&first.reference, edits.as_ref(), input.target);

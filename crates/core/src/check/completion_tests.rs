@@ -228,7 +228,12 @@ fn reference(kind: ReferenceKind, object_kind: &str, namespace: Option<&str>, re
 #[test]
 fn every_kind_of_reference_to_the_source_fails_its_own_check() {
     for (kind, object_kind, check, command) in [
-        (ReferenceKind::TagService, "Service", "TagsMoved", "kubectl patch service one -n shop --type merge -p "),
+        (
+            ReferenceKind::TagService,
+            "Service",
+            "TagsMoved",
+            "kubectl patch service one -n shop --type merge -p ",
+        ),
         (
             ReferenceKind::Gateway,
             "Gateway",

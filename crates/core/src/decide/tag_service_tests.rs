@@ -144,9 +144,9 @@ fn one_of_a_tool_is_waited_for_and_announced() {
 fn one_that_may_not_be_written_holds_up_its_wave_and_says_so() {
     let mut mesh = moved();
     let refused = (About::Service(reference()), "u.1.forward.1".to_owned());
-    mesh.snapshot.refused.insert(refused, "forbidden".to_owned());
+    mesh.snapshot.refused.insert(refused, "cannot patch resource \"services\"".to_owned());
     let decision = decide(at(1), &mesh.intent, &migrating(&mesh, &json!({})), &mesh.snapshot);
-    assert!(waits_for(&decision, WaitReason::WriteRefused).contains("forbidden"));
+    assert!(waits_for(&decision, WaitReason::WriteRefused).contains("the chart's value revisionTags"));
     assert!(decision.record.run.unwrap().settled_since.is_none());
 }
 

@@ -198,7 +198,13 @@ impl<'a> Pass<'a> {
         let Some(answer) = self.snapshot.refused.get(&(about.clone(), stamp.to_owned())) else {
             return false;
         };
-        let because = format!("the write was refused: {answer}; it is tried again until it is allowed");
+        let of_a_tag = matches!(about, About::Webhook(_) | About::Service(_));
+        let hint = if of_a_tag && answer.contains("cannot patch") {
+            " (the chart's value revisionTags gives the right, by the name of the tag)"
+        } else {
+            ""
+        };
+        let because = format!("the write was refused: {answer}{hint}; it is tried again until it is allowed");
         self.wait(WaitReason::WriteRefused, Some(about), because);
         true
     }

@@ -1,6 +1,8 @@
 //! The Services of revision tags (Istio 1.28 and later): each follows the webhook of its tag, once per run, direction and retry, and is
 //! never fought for. New pods do not depend on them, so that a rollback brings workloads back without waiting for one.
 
+use std::sync::Arc;
+
 use crate::decision::About;
 use crate::effect::{Effect, MoveTagService};
 use crate::machine::pass::Pass;
@@ -14,16 +16,27 @@ use crate::wait::WaitReason;
 /// Leads the Service of a tag whose webhook is in place to the same istiod. What somebody else put elsewhere stays there, and so do other
 /// Services with the label of the tag. `now` says that the turn of the tag has come.
 pub fn follow(pass: &mut Pass<'_>, tag: &str, now: bool, standings: &mut Standings) {
-    let snapshot = pass.snapshot;
+    if let Some(service) = left_behind(pass, tag) {
+        follow_one(pass, tag, &service, now, standings);
+    }
+}
+
+/// A person asked for another attempt of the tag, which somebody put back with its Service.
+pub fn retried(pass: &mut Pass<'_>, tag: &str) {
+    if left_behind(pass, tag).is_some_and(|service| service.relabelled_by == Some(stamp(pass, tag))) {
+        *pass.run.tag_attempts.entry(attempt_key(tag)).or_insert(1) += 1;
+    }
+}
+
+/// The Service of a tag, if it leads to where the run comes from.
+fn left_behind(pass: &Pass<'_>, tag: &str) -> Option<Arc<IstiodService>> {
     let (source, target) = pass.revisions();
     let (from, to) =
         if pass.run.direction() == Direction::Back { (target, source) } else { (source, target) };
     let name = format!("istiod-revision-tag-{tag}");
-    for (_, service) in tags::services::left_on(snapshot, &from, &to) {
-        if service.tag.as_deref() == Some(tag) && service.reference.name == name {
-            follow_one(pass, tag, service, now, standings);
-        }
-    }
+    let mut services = tags::services::left_on(pass.snapshot, &from, &to);
+    let found = services.find(|(of, service)| *of == tag && service.reference.name == name);
+    found.map(|(_, service)| Arc::clone(service))
 }
 
 fn follow_one(pass: &mut Pass<'_>, tag: &str, service: &IstiodService, now: bool, standings: &mut Standings) {

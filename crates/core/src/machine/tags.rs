@@ -178,6 +178,7 @@ fn moving(pass: &Pass<'_>, tag: &str, webhook: &WebhookConfiguration, stamp: Str
 fn reverted(pass: &mut Pass<'_>, tag: &str, webhook: &WebhookConfiguration) -> Due {
     if pass.retries_all() {
         *pass.run.tag_attempts.entry(tag.to_owned()).or_insert(1) += 1;
+        tag_services::retried(pass, tag);
         let about = Some(About::Webhook(webhook.name.clone()));
         pass.event(false, "RetryAccepted", about, "the tag will be moved once more");
         return Due::Again;

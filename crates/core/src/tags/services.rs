@@ -1,6 +1,7 @@
 //! Services of revision tags: which istiod each leads to.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -13,8 +14,8 @@ use crate::observed::{IstiodService, Labels, Snapshot};
 pub type SelectorEdits = BTreeMap<String, Option<String>>;
 
 /// The Services of istiod, as far as they are known.
-fn all(snapshot: &Snapshot) -> impl Iterator<Item = &IstiodService> {
-    snapshot.istiod_services.iter().flatten().map(AsRef::as_ref)
+fn all(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<IstiodService>> {
+    snapshot.istiod_services.iter().flatten()
 }
 
 /// The Services of revision tags that belong to a revision and are to go to another one: by their label, or by the pods that they lead to.
@@ -22,7 +23,7 @@ pub fn left_on<'a>(
     snapshot: &'a Snapshot,
     revision: &'a Revision,
     other: &'a Revision,
-) -> impl Iterator<Item = (&'a str, &'a IstiodService)> {
+) -> impl Iterator<Item = (&'a str, &'a Arc<IstiodService>)> {
     // Where both revisions have the same selector, it says nothing.
     let own = selector_of(snapshot, revision).filter(|own| selector_of(snapshot, other) != Some(own));
     let of_tags = all(snapshot).filter_map(|service| Some((service.tag.as_deref()?, service)));
@@ -39,7 +40,7 @@ pub fn selector_of<'a>(snapshot: &'a Snapshot, revision: &Revision) -> Option<&'
     let is_own = |service: &&IstiodService| {
         service.tag.is_none() && service.revision.as_ref() == Some(revision) && !service.selector.is_empty()
     };
-    let own: Vec<&IstiodService> = all(snapshot).filter(is_own).collect();
+    let own: Vec<&IstiodService> = all(snapshot).map(AsRef::as_ref).filter(is_own).collect();
     let by_name = own.iter().copied().find(|service| service.reference.name == name);
     let only = if let [only] = own[..] { Some(only) } else { None };
     by_name.or(only).map(|service| &service.selector)

@@ -75,7 +75,7 @@ impl Plot {
     /// What is in the cluster before the operator, besides istiods.
     fn manifests(&self) -> String {
         let mesh = self.mesh().manifests();
-        if self.kind == Kind::Aks { format!("{mesh}\n---\n{}", azure::gateways(SOURCE)) } else { mesh }
+        if self.kind == Kind::Aks { format!("{mesh}\n---\n{}", azure::gateways(SOURCE, true)) } else { mesh }
     }
 
     /// What the control plane is, in words.

@@ -104,8 +104,8 @@ fn a_missing_right_is_named() {
     let action = "Microsoft.ContainerService/managedClusters/write".to_owned();
     assert_eq!(problem.class, Class::Permission { action });
     assert!(problem.told.remedy.contains("role"), "{problem}");
-    let linked =
-        "does not have permission to perform action 'Microsoft.Network/x/join/action' on the linked scope(s)";
+    let linked = "The client 'x' has permission to perform action 'Microsoft.ContainerService/managedClusters/write' on scope '/s'; however, it does \
+         not have permission to perform action(s) 'Microsoft.Network/x/join/action' on the linked scope(s) '/t' or they are invalid.";
     let action = "Microsoft.Network/x/join/action".to_owned();
     assert_eq!(put(403, "LinkedAuthorizationFailed", linked).class, Class::Permission { action });
     for (asked, needed) in [
