@@ -126,7 +126,8 @@ async fn rolled_back(s: &mut Scenario) -> Result<()> {
     let rollback = status.run.and_then(|run| run.rollback).context("no cause")?;
     ensure!(rollback.cause == RollbackCause::TargetRemoved, "{rollback:?}");
     azure.judge_az(&[&[SOURCE]])?;
-    s.judge(&[]).await
+    // What was made between the removal and our write has none, and was replaced.
+    s.judge(&["every-pod-has-a-sidecar"]).await
 }
 
 #[test]
