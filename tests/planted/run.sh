@@ -3,8 +3,8 @@
 # rule (its first line says which). The tests must fail with it, and the tree must build with it.
 #
 # Usage: run.sh [--scenarios] [NAME…]    names of patches without .patch; all of them without a name
-# Without --scenarios by unit tests and planner sequences; with it by the scenario on the real control plane that the second
-# line of a patch names.
+# Without --scenarios by unit tests and planner sequences, or by the tests that the second line of a patch names instead; with it
+# by the scenario on the real control plane that the second line names.
 # SEEDS: random orders of each case (20). LIMIT: seconds that the tests may take with one patch (300).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -74,10 +74,22 @@ run_some() {
   bounded "$limit" cargo test --quiet --locked --no-fail-fast "$@" >"$out" 2>&1
 }
 
-# The tests, those first that are fast to build and to run: the next ones only where nothing failed yet. Left out are
-# `seeds::report`, which judges nothing, and the exhaustive faults, which take longer than all the rest: random orders have
-# faults too.
+# The tests that a patch names: what `cargo test` is to build and run.
+tests_of() {
+  sed -n '2s/^# tests: //p' "$1"
+}
+
+# The tests of a patch. Where it names none, those first that are fast to build and to run: the next ones only where nothing
+# failed yet. Left out are `seeds::report`, which judges nothing, and the exhaustive faults, which take longer than all the rest:
+# random orders have faults too.
 run_tests() {
+  local named
+  read -ra named <<<"$(tests_of "$1")"
+  if [ ${#named[@]} -gt 0 ]; then
+    build "${named[@]}" || return
+    run_some "${named[@]}"
+    return
+  fi
   build "${sequences[@]}" || return
   run_some "${sequences[@]}" -- fakes:: ordered:: seeds::seeds || return
   run_some "${sequences[@]}" -- points:: faults::storms || return
@@ -155,7 +167,12 @@ all_apply "${patches[@]}"
 # A test that fails anyway catches nothing. The scenarios without a patch are `make e2e`.
 if [ "$run" = run_tests ]; then
   out=$log/unpatched.log
-  run_tests || die "without a patch the tests fail or do not build: see $out"
+  # Of each kind of tests, those of one patch that is not applied.
+  declare -A kinds=()
+  for patch in "${patches[@]}"; do kinds[tests:$(tests_of "$patch")]=$patch; done
+  for patch in "${kinds[@]}"; do
+    run_tests "$patch" || die "without a patch the tests of $(basename "$patch") fail or do not build: see $out"
+  done
   echo "without a patch all tests pass (build and tests: $SECONDS s)"
 fi
 

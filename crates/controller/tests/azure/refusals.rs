@@ -3,7 +3,7 @@
 use meshupgrade_arm_simulator::{Call, Fault, Times};
 use meshupgrade_core::wait::WaitReason;
 
-use crate::faults::ways;
+use crate::tables::ways;
 use crate::world::{Case, Stage, Way, World, case, run_all};
 
 /// Refusals that stay: where, which, and what is shown.

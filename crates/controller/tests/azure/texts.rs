@@ -274,10 +274,12 @@ fn answers() -> Vec<Row> {
         "message": "Operation is not allowed because there's an in progress update managed cluster operation", "details": null});
     let forbidden = "The client '2' with object id '2' does not have authorization to perform action 'Microsoft.ContainerService/managedClusters/write' over scope '/subscriptions/3'.";
     let change = "Requested change in revisions is not allowed. Reason: Revision asm-1-28 is not supported";
-    let in_progress = error("ServiceMeshUpgradeInProgress", "Mesh upgrade is in progress.");
-    let mut offers = Reader::new(|_| {});
+    // It comes with two revisions in the cluster, which say it all: the client takes it for an answer, not for a problem.
+    let mut offers = Reader::new(|cluster| {
+        cluster["properties"]["serviceMeshProfile"]["istio"]["revisions"] = json!([SOURCE, OTHER]);
+    });
     if let Some(found) = &mut offers.seen.offers {
-        found.upgrades = Err(answered(Asked::Upgrades, 409, &in_progress));
+        found.upgrades = Ok(MeshUpgrades::UpgradeInProgress);
     }
     vec![
         ("409 OperationNotAllowed", vec![answer(409, &error("OperationNotAllowed", busy))]),

@@ -6,9 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use meshupgrade_arm_simulator::{Call, ClusterConfig, Config, Entry, InMemory, Simulator};
+use meshupgrade_arm_simulator::{Call, ClusterConfig, Config, Entry, Fault, InMemory, Simulator};
 use meshupgrade_controller::arm::Options;
-use meshupgrade_core::aks::seen::WriteOutcome;
+use meshupgrade_core::aks::seen::{SetRevisions, WriteOutcome};
 use meshupgrade_core::decide;
 use meshupgrade_core::decision::{Needs, View, Wake};
 use meshupgrade_core::effect::Effect;
@@ -21,11 +21,11 @@ use tokio::runtime::Runtime;
 
 use crate::clock::Clock;
 use crate::mesh::{Mesh, SOURCE, TARGET, intent};
-use crate::process::{Process, TIMEOUT_SECONDS};
+use crate::process::{Process, options};
 
 /// After so long without anything new the clock is moved on.
 const QUIET: Duration = Duration::from_millis(25);
-const TICK: Duration = Duration::from_millis(6);
+const TICK: Duration = Duration::from_millis(8);
 /// By how much at most, in seconds: less than a reading stays fresh.
 const STEP_SECONDS: i64 = 45;
 /// How long a run may take, by the clock of the system.
@@ -79,6 +79,11 @@ pub enum Stage {
     EndAccepted,
 }
 
+impl Stage {
+    pub const ALL: [Self; 6] =
+        [Self::Begin, Self::StartDue, Self::Started, Self::Moving, Self::EndDue, Self::EndAccepted];
+}
+
 type Action = Box<dyn FnOnce(&mut World) + Send>;
 
 /// Everything.
@@ -95,23 +100,27 @@ pub struct World {
     pub events: Vec<&'static str>,
     /// Whether it is others who drop namespaces from the mesh.
     pub others_break_it: bool,
+    /// Whether the clock is not moved on.
+    pub holds_still: bool,
     mesh: Mesh,
     process: Option<Process>,
     options: Options,
     needs: Needs,
     wake: Wake,
     actions: Vec<(Stage, Action)>,
+    before_writes: Vec<(Stage, Action)>,
     _directory: TempDir,
 }
 
 impl World {
-    /// A mesh on the source in a cluster of the simulator's default form, and an operator that was just started.
+    /// A mesh on the source in a cluster of the simulator's default form, and an operator that was just started. It signs in with
+    /// workload identity.
     pub fn new() -> Self {
-        Self::with(|_| {})
+        Self::of(Call::Token)
     }
 
-    /// The same, with a simulator that is configured otherwise.
-    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
+    /// The same, in which this call is made: the token of a managed identity is asked for only where there is no other.
+    pub fn of(call: Call) -> Self {
         // The operator does this when it starts; here it is done more than once.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let planes = InMemory::with(&[SOURCE]);
@@ -119,10 +128,9 @@ impl World {
         config.operation_time = Duration::from_millis(30);
         // Operations are looked at ten times a second.
         config.retry_after = Some(0);
-        change(&mut config);
         let azure = CLOUD.block_on(Simulator::start(config)).unwrap();
         let directory = tempfile::tempdir().unwrap();
-        let options = options(&azure, &directory);
+        let options = options(&azure, directory.path(), call);
         let (clock, intent) = (Clock::default(), intent());
         Self {
             process: Some(Process::start(&options, &clock, &intent.uid)),
@@ -135,11 +143,13 @@ impl World {
             shown: BTreeMap::new(),
             events: Vec::new(),
             others_break_it: false,
+            holds_still: false,
             mesh: Mesh::new(),
             options,
             needs: Needs::default(),
             wake: Wake::Again,
             actions: Vec::new(),
+            before_writes: Vec::new(),
             _directory: directory,
         }
     }
@@ -159,6 +169,25 @@ impl World {
     /// Does something when this stage is reached.
     pub fn at(&mut self, stage: Stage, action: impl FnOnce(&mut World) + Send + 'static) {
         self.actions.push((stage, Box::new(action)));
+    }
+
+    /// Does something when the write that is due at this stage was decided on, before anything of it is sent: also not the GET that
+    /// it begins with.
+    pub fn before_write(&mut self, stage: Stage, action: impl FnOnce(&mut World) + Send + 'static) {
+        self.before_writes.push((stage, Box::new(action)));
+    }
+
+    /// Passes until this stage is reached.
+    pub fn reaches(&mut self, stage: Stage) -> Result<(), String> {
+        self.until(&format!("it is {stage:?}"), |world| world.stage() >= stage)
+    }
+
+    /// Lets the last operation take so long that what is planted after its acceptance is met.
+    pub fn ends_slowly(&mut self) {
+        self.at(Stage::EndDue, |world| {
+            let takes = Fault::OperationTakes(Duration::from_millis(500));
+            world.azure.plant(Call::PutCluster, takes).unwrap();
+        });
     }
 
     /// The id of the cluster.
@@ -214,12 +243,22 @@ impl World {
     }
 
     fn act(&mut self) {
+        if self.actions.is_empty() {
+            return;
+        }
         let stage = self.stage();
-        let (due, later) = std::mem::take(&mut self.actions).into_iter().partition(|(at, _)| *at <= stage);
-        self.actions = later;
-        let due: Vec<(Stage, Action)> = due;
-        for (_, action) in due {
+        for (_, action) in self.actions.extract_if(.., |(at, _)| *at <= stage).collect::<Vec<_>>() {
             action(self);
+        }
+    }
+
+    fn send(&mut self, change: &SetRevisions) {
+        let stage = self.stage();
+        for (_, action) in self.before_writes.extract_if(.., |(at, _)| *at == stage).collect::<Vec<_>>() {
+            action(self);
+        }
+        if let Some(process) = &self.process {
+            process.write(change);
         }
     }
 
@@ -243,7 +282,7 @@ impl World {
         for effect in decision.effects {
             match effect {
                 Effect::Relabel(change) => self.mesh.relabel(&change, now),
-                Effect::SetRevisions(change) => process.write(&change),
+                Effect::SetRevisions(change) => self.send(&change),
                 other => panic!("nobody expects {other:?}"),
             }
         }
@@ -280,7 +319,7 @@ impl World {
                 quiet = Instant::now();
             }
             if quiet.elapsed() > QUIET {
-                if !self.is_busy() {
+                if !self.holds_still && !self.is_busy() {
                     self.clock.advance(self.step());
                 }
                 quiet = Instant::now();
@@ -358,11 +397,7 @@ impl World {
 
     /// Whether exactly these writes were accepted, which changed nothing else, and none was sent that was not needed.
     pub fn wrote(&self, expected: &[&[&str]]) -> Result<(), String> {
-        let accepted: Vec<Vec<String>> =
-            self.azure.accepted_puts().into_iter().filter_map(|entry| entry.revisions).collect();
-        if accepted != expected {
-            return Err(self.told(&format!("accepted were {accepted:?} and not {expected:?}")));
-        }
+        self.accepted(expected)?;
         // In the order in which they were sent: one that was late is refused after the one that took its place.
         let mut puts = self.puts();
         puts.sort_by_key(|entry| entry.at);
@@ -381,6 +416,28 @@ impl World {
         Ok(())
     }
 
+    /// How many calls of a kind were made.
+    pub fn calls(&self, call: Call) -> usize {
+        self.azure.journal().iter().filter(|entry| entry.call == call).count()
+    }
+
+    /// Whether the last write of this process failed, or nobody knows.
+    pub fn write_failed(&self) -> bool {
+        let seen = self.process.as_ref().and_then(Process::last);
+        let last = seen.and_then(|seen| seen.write);
+        last.is_some_and(|write| matches!(write.outcome, WriteOutcome::Failed(_)))
+    }
+
+    /// Whether the list of revisions was accepted as often as this, and in this order.
+    pub fn accepted(&self, expected: &[&[&str]]) -> Result<(), String> {
+        let found: Vec<Vec<String>> =
+            self.azure.accepted_puts().into_iter().filter_map(|entry| entry.revisions).collect();
+        if found == expected {
+            return Ok(());
+        }
+        Err(self.told(&format!("accepted were {found:?} and not {expected:?}")))
+    }
+
     /// The writes that were sent.
     pub fn puts(&self) -> Vec<Entry> {
         self.azure.journal().into_iter().filter(|entry| entry.call == Call::PutCluster).collect()
@@ -391,26 +448,6 @@ fn line(entry: &Entry) -> String {
     let lost = if entry.lost { " lost" } else { "" };
     let status = entry.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
     format!("{:?} {status}{lost} at {} ms", entry.call, entry.at.as_millis())
-}
-
-fn options(azure: &Simulator, directory: &TempDir) -> Options {
-    let file = |name: &str, text: &str| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    };
-    // Only the shape of an assertion, and whom it is for, is looked at.
-    let assertion = "eyJhbGciOiJub25lIn0.eyJhdWQiOiJhcGk6Ly9BenVyZUFEVG9rZW5FeGNoYW5nZSJ9.x";
-    Options {
-        endpoint: azure.base_url().to_owned(),
-        authority_host: azure.base_url().to_owned(),
-        ca_file: Some(file("ca.pem", azure.ca_pem())),
-        timeout_seconds: TIMEOUT_SECONDS,
-        client_id: azure.config().clients.first().cloned(),
-        tenant_id: Some(azure.config().tenant.clone()),
-        federated_token_file: Some(file("token", assertion)),
-        ..Options::default()
-    }
 }
 
 /// A case: its name, and what must go well.

@@ -187,7 +187,16 @@ fn removed(pass: &mut Pass<'_>) -> bool {
         return true;
     }
     let unused = nothing_refers_to_the_target(pass);
-    git::is_back(pass) && unused && aks::done(pass, CloudStep::Rollback)
+    if !git::is_back(pass) || !unused || !aks::done(pass, CloudStep::Rollback) {
+        return false;
+    }
+    let target = pass.run.target.clone();
+    if gate::is_gone(pass.snapshot, &target) {
+        return true;
+    }
+    let because = format!("Azure has removed {target}; its last pods are going");
+    pass.wait(WaitReason::ControlPlaneOperation, None, because);
+    false
 }
 
 /// Nobody else may use what Azure would take away, also what the run did not move. Otherwise who does is told.
