@@ -16,6 +16,9 @@ const NOW: i64 = 1000;
 const FLUX: &str = "kustomize-controller";
 const ARGO: &str = "argocd-controller";
 
+/// A check, and what makes it fail.
+type Use<'a> = (&'a str, &'a dyn Fn(&mut Mesh));
+
 /// Whatever refers to the target, of each kind by itself.
 #[test]
 fn everything_that_refers_to_the_target_keeps_it_in_a_rollback() {
@@ -26,7 +29,6 @@ fn everything_that_refers_to_the_target_keeps_it_in_a_rollback() {
         name: "one".to_owned(),
         revision: TARGET.into(),
     };
-    type Use<'a> = (&'a str, &'a dyn Fn(&mut Mesh));
     let uses: [Use<'_>; 8] = [
         ("NamespacesMoved", &|mesh| mesh.add_namespace("theirs", &[(labels::REVISION, TARGET)])),
         ("PodTemplatesMoved", &|mesh| mesh.add_workload("theirs", "web", &[(labels::REVISION, TARGET)])),
