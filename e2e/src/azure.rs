@@ -254,20 +254,20 @@ impl Azure {
         Ok(())
     }
 
-    /// Fails unless the accepted writes of the Azure CLI asked for these revisions.
+    /// Fails unless the accepted writes of the Azure CLI and SDK asked for these revisions.
     pub fn judge_az(&self, wanted: &[&[&str]]) -> Result<()> {
         let asked: Vec<_> = self.accepted(true).into_iter().filter_map(|put| put.revisions).collect();
         ensure!(asked == wanted, "az asked for {asked:?}, not for {wanted:?}");
         Ok(())
     }
 
-    /// The accepted writes of the Azure CLI, or of everybody else.
+    /// The accepted writes of the Azure CLI and SDK, or of everybody else.
     fn accepted(&self, by_az: bool) -> Vec<Entry> {
         self.simulator.accepted_puts().into_iter().filter(|put| is_az(put) == by_az).collect()
     }
 }
 
-/// Whether the Azure CLI has called.
+/// Whether the Azure CLI or its SDK has called.
 fn is_az(call: &Entry) -> bool {
     let agent = call.user_agent.as_deref().unwrap_or_default();
     agent.starts_with("AZURECLI/") || agent.starts_with("python-requests") || agent.contains("azsdk-python")

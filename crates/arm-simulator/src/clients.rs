@@ -23,6 +23,9 @@ use tokio::process::Command;
 
 use crate::Simulator;
 
+/// A whole upgrade with the Azure SDK; with arguments, one change of the revisions.
+pub const SDK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/python/sdk.py");
+
 pub use az::Az;
 pub use environment::install;
 
@@ -41,6 +44,11 @@ impl<'a> Python<'a> {
         let home = tempfile::tempdir()?;
         std::fs::write(home.path().join("ca.crt"), simulator.ca_pem())?;
         Ok(Self { simulator, interpreter, home })
+    }
+
+    /// Sets the revisions of the cluster's mesh with the Azure SDK, and waits for the end of that operation.
+    pub async fn set_revisions(&self, revisions: &[&str]) -> Result<()> {
+        self.run(&[&[SDK], revisions].concat()).await.map(drop)
     }
 
     /// Runs Python with these arguments. Returns its output; its errors have everything that was said, and the journal.

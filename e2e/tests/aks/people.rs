@@ -1,8 +1,8 @@
-//! People with the real Azure CLI on the same cluster: they start, complete and roll back upgrades that the operator is at work on.
+//! People with the real Azure CLI, or its SDK, on the same cluster: they start, complete and roll back upgrades that the operator is at work on.
 
 use anyhow::{Context as _, Result, ensure};
 use meshupgrade_api::MeshUpgradeStatus;
-use meshupgrade_arm_simulator::clients::{self, Az};
+use meshupgrade_arm_simulator::clients::{self, Az, Python};
 use meshupgrade_core::record::RollbackCause;
 use meshupgrade_e2e::azure::Azure;
 use meshupgrade_e2e::{Mesh, SOURCE, Scenario, TARGET};
@@ -36,6 +36,29 @@ async fn started(s: &mut Scenario) -> Result<()> {
 #[test]
 fn what_az_started_is_taken_over() {
     with_az("aks_az_start", async |s: &mut Scenario| started(s).await);
+}
+
+/// A pipeline starts and completes with the Azure SDK: the run takes over what was begun, and never writes to Azure.
+async fn by_a_pipeline(s: &mut Scenario) -> Result<()> {
+    let names = ["aq-first", "aq-second"];
+    let azure = Azure::start(s, &[SOURCE]).await?;
+    let sdk = Python::new(&azure.simulator).await?;
+    sdk.set_revisions(&[SOURCE, TARGET]).await?;
+    let mesh = begin(s, &azure, names, json!({"completion": {"mode": "Manual"}})).await?;
+    s.wait_status_within(RUN, "mesh", "the question whether the source may go", |status| {
+        status.phase == "Completing" && asks(status)
+    })
+    .await?;
+    sdk.set_revisions(&[TARGET]).await?;
+    End::completed(0).reached(s, &azure, &mesh, &names).await?;
+    azure.judge_az(&[&[SOURCE, TARGET], &[TARGET]])?;
+    s.wait_event("CompletedBySomebody").await?;
+    s.judge(&[]).await
+}
+
+#[test]
+fn what_the_sdk_started_is_taken_over_and_what_it_completed_is_over() {
+    with_az("aks_sdk", async |s: &mut Scenario| by_a_pipeline(s).await);
 }
 
 /// The run up to the approval of its second wave.

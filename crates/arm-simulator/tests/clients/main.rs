@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use meshupgrade_arm_simulator::clients::{Az, Python};
+use meshupgrade_arm_simulator::clients::{Az, Python, SDK};
 use meshupgrade_arm_simulator::{Call, ClusterConfig, Config, End, Fault, InMemory, Simulator, Times};
 use serde_json::{Value, json};
 
@@ -28,12 +28,11 @@ impl Setup {
 #[tokio::test]
 async fn the_azure_sdk_for_python_upgrades_completes_and_rolls_back() {
     let setup = setup(None).await.unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/sdk.py");
     // Four PUTs are accepted, two refused, and the operation of the next one fails.
     let failed = Fault::OperationEnds { end: End::Failed, reverted: true };
     setup.simulator.plant_at(Call::PutCluster, failed, Times::At { after: 6, count: 1 }).unwrap();
     let python = Python::new(&setup.simulator).await.unwrap();
-    let output = python.run(&[script]).await.unwrap();
+    let output = python.run(&[SDK]).await.unwrap();
     let seen: Value = serde_json::from_str(output.lines().last().unwrap()).unwrap();
     eprintln!("SDK: {} s", seen["seconds"]);
     assert_eq!(
