@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{CheckInput, Finding, listed, planned_names};
+use super::{CheckInput, Finding, planned_names};
 use crate::ids::NamespaceName;
 use crate::injection::{Injection, NoInjection, PodShape, injection};
 use crate::labels;
@@ -28,7 +28,7 @@ pub(super) fn find(input: &CheckInput<'_>) -> Finding {
     let names = |wanted: Idle| {
         let workloads = input.snapshot.workloads.values();
         let found = workloads.filter(|workload| idle(input, &scope, workload) == Some(wanted));
-        listed(found.map(|workload| workload.reference.to_string()))
+        named(&found.map(|workload| workload.reference.to_string()).collect::<Vec<_>>())
     };
     let inject = names(Idle::Inject).map(|names| {
         format!(
@@ -47,6 +47,17 @@ pub(super) fn find(input: &CheckInput<'_>) -> Finding {
     });
     let found: Vec<String> = [inject, revision].into_iter().flatten().collect();
     if found.is_empty() { Finding::Nothing } else { Finding::Warning(found.join(". ")) }
+}
+
+/// How many workloads are named: each has to be looked at by somebody.
+const NAMED: usize = 30;
+
+fn named(names: &[String]) -> Option<String> {
+    let shown = names.get(..NAMED).unwrap_or(names).join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => (!names.is_empty()).then_some(shown),
+        more => Some(format!("{shown} and {more} more")),
+    }
 }
 
 /// Which label of a workload changes nothing, by the live webhooks.
@@ -100,6 +111,11 @@ mod tests {
         mesh.add_workload("shop", "injected", &[(labels::SIDECAR_INJECT, "true")]);
         let text = warned(&mesh).unwrap();
         assert!(text.contains("Warning: Deployment plain/hopeful: sidecar.istio.io/inject"), "{text}");
+        for number in 0..40 {
+            mesh.add_workload("plain", &format!("many-{number:02}"), &[(labels::SIDECAR_INJECT, "true")]);
+        }
+        let text = warned(&mesh).unwrap();
+        assert!(text.contains("many-28 and 11 more: sidecar.istio.io/inject"), "{text}");
         mesh.intent.istio_namespace = "istio-system".into();
         assert_eq!(warned(&mesh), None, "elsewhere there may be a default revision");
     }
