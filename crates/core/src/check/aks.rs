@@ -9,6 +9,7 @@ use crate::aks::cluster::{ManagedCluster, MeshMode, ProvisioningState};
 use crate::aks::offers::{MeshRevision, MeshUpgrades};
 use crate::aks::revision::{Minor, compare, minor};
 use crate::aks::seen::Offers;
+use crate::gate;
 use crate::ids::Revision;
 use crate::mesh_config::{difference, map_of};
 
@@ -77,7 +78,10 @@ pub(super) fn no_foreign_upgrade(input: &CheckInput<'_>) -> Finding {
 }
 
 pub(super) fn no_downgrade(input: &CheckInput<'_>) -> Finding {
-    if !input.intent.is_addon() || compare(input.target, input.source) != Some(Ordering::Less) {
+    // Who starts control planes by other means may have both of them still.
+    let to_be_started = input.intent.is_addon() && gate::is_gone(input.snapshot, input.target);
+    let is_older = compare(input.target, input.source) == Some(Ordering::Less);
+    if !is_older || (cluster(input).is_none() && !to_be_started) {
         return Finding::Nothing;
     }
     Finding::Problem(format!(
@@ -380,9 +384,13 @@ mod tests {
                 .iter()
                 .any(|it| it.name == "AksNoDowngrade" && it.outcome == CheckOutcome::Failed)
         };
-        assert!(!told(&mesh), "another Istio may");
         mesh.intent.istio_namespace = "aks-istio-system".into();
+        assert!(!told(&mesh), "both are there");
+        mesh.snapshot.control_planes.remove(&mesh.target);
+        mesh.snapshot.webhooks.retain(|webhook| webhook.revision.as_ref() != Some(&mesh.target));
         assert!(told(&mesh));
+        mesh.intent.istio_namespace = "istio-system".into();
+        assert!(!told(&mesh), "another Istio may");
     }
 
     #[test]
