@@ -9,7 +9,6 @@ use crate::aks::cluster::{ManagedCluster, MeshMode, ProvisioningState};
 use crate::aks::offers::{MeshRevision, MeshUpgrades};
 use crate::aks::revision::{Minor, compare, minor};
 use crate::aks::seen::Offers;
-use crate::gate;
 use crate::ids::Revision;
 use crate::mesh_config::{difference, map_of};
 
@@ -78,10 +77,7 @@ pub(super) fn no_foreign_upgrade(input: &CheckInput<'_>) -> Finding {
 }
 
 pub(super) fn no_downgrade(input: &CheckInput<'_>) -> Finding {
-    // Who starts control planes by other means may have both of them still.
-    let to_be_started = input.intent.is_addon() && gate::is_gone(input.snapshot, input.target);
-    let is_older = compare(input.target, input.source) == Some(Ordering::Less);
-    if !is_older || (cluster(input).is_none() && !to_be_started) {
+    if cluster(input).is_none() || compare(input.target, input.source) != Some(Ordering::Less) {
         return Finding::Nothing;
     }
     Finding::Problem(format!(
@@ -371,26 +367,6 @@ mod tests {
         assert_eq!(name, "AksTargetOffered");
         let words = "it may skip too many revisions, or the installed one is out of support: go to one that is offered first";
         assert!(message.contains(words) && message.contains("(it offers asm-1-26)"), "{message}");
-    }
-
-    /// That needs nothing of Azure, and holds for who starts control planes by other means too.
-    #[test]
-    fn an_older_revision_is_refused_also_where_nobody_asks_azure() {
-        let mut mesh = mesh();
-        (mesh.intent.aks, mesh.snapshot.aks) = (None, None);
-        std::mem::swap(&mut mesh.source, &mut mesh.target);
-        let told = |mesh: &Mesh| {
-            mesh.preflight()
-                .iter()
-                .any(|it| it.name == "AksNoDowngrade" && it.outcome == CheckOutcome::Failed)
-        };
-        mesh.intent.istio_namespace = "aks-istio-system".into();
-        assert!(!told(&mesh), "both are there");
-        mesh.snapshot.control_planes.remove(&mesh.target);
-        mesh.snapshot.webhooks.retain(|webhook| webhook.revision.as_ref() != Some(&mesh.target));
-        assert!(told(&mesh));
-        mesh.intent.istio_namespace = "istio-system".into();
-        assert!(!told(&mesh), "another Istio may");
     }
 
     #[test]
