@@ -194,11 +194,21 @@ impl Context {
         Some(known)
     }
 
-    /// What is awaited in the namespace of the control planes and cannot be read now, and why.
+    /// What a snapshot waits for and cannot be read now: the reason for people, and what is wrong.
     pub fn unreadable(&self, intent: &Intent) -> Option<(&'static str, String)> {
-        let namespace = &intent.istio_namespace;
-        let maps = self.config_maps.problem(namespace).map(|problem| ("ConfigMaps", problem));
-        maps.or_else(|| Some(("Services", self.istiod_services.problem(namespace)?)))
+        let told = |kind: &str, namespace: &NamespaceName, problem: String| {
+            format!("the {kind} of namespace {namespace} cannot be read ({problem})")
+        };
+        let istio = &intent.istio_namespace;
+        if let Some(problem) = self.config_maps.problem(istio) {
+            return Some(("ConfigMapsUnreadable", told("ConfigMaps", istio, problem)));
+        }
+        // Without a right to Services the run goes on.
+        let of_istiod = self.istiod_services.delay(istio).map(|problem| told("Services", istio, problem));
+        let of_gateways = gateway_namespaces(intent).find_map(|name| {
+            self.gateway_services.delay(&name).map(|problem| told("Services", &name, problem))
+        });
+        of_istiod.or(of_gateways).map(|told| ("ServicesUnreadable", told))
     }
 
     /// The Services of istiod, where the run moves a revision tag: nobody else needs them.

@@ -10,7 +10,6 @@ use kube::{Api, ResourceExt};
 use meshupgrade_api::{FieldError, MeshUpgrade, MeshUpgradeStatus, publish_status};
 use meshupgrade_core::conditions::{ConditionStatus, ConditionType, Conditions};
 use meshupgrade_core::decision::{Decision, Needs, View, Wake};
-use meshupgrade_core::ids::NamespaceName;
 use meshupgrade_core::labels;
 use meshupgrade_core::record::{Record, SCHEMA};
 use serde_json::{Value, json};
@@ -83,29 +82,18 @@ pub async fn publish_invalid(
     publish(context, upgrade, &invalid(record_of(upgrade), errors), now).await
 }
 
-/// Publishes that what is in the namespace of the control planes cannot be read, without which nothing can be decided.
+/// Publishes that something cannot be read without which nothing can be decided.
 pub async fn publish_unreadable(
     context: &Context,
     upgrade: &Arc<MeshUpgrade>,
-    namespace: &NamespaceName,
-    (what, problem): &(&'static str, String),
+    (reason, problem): &(&'static str, String),
     now: Timestamp,
 ) -> Result<Published, CallError> {
     let message = format!(
-        "the {what} of namespace {namespace} cannot be read ({problem}): check that the operator's chart has it in \
-         istioNamespaces, and that spec.controlPlane.external.namespace, if it is set, is the namespace of istiod"
+        "{problem}: check that the operator's chart has the namespace of istiod in istioNamespaces, and that \
+         spec.controlPlane.external.namespace, if it is set, is that namespace"
     );
-    publish(
-        context,
-        upgrade,
-        &stalled(
-            record_of(upgrade),
-            if *what == "Services" { "ServicesUnreadable" } else { "ConfigMapsUnreadable" },
-            message,
-        ),
-        now,
-    )
-    .await
+    publish(context, upgrade, &stalled(record_of(upgrade), reason, message), now).await
 }
 
 /// Publishes that the API server dropped fields of the status, without which nothing may be done.

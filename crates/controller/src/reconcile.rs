@@ -75,8 +75,7 @@ pub async fn pass(context: &Context, cached: &MeshUpgrade) -> Result<Option<Dura
         };
         let Some(snapshot) = context.snapshot(&upgrade, &intent) else {
             if let Some(problem) = context.unreadable(&intent) {
-                let namespace = &intent.istio_namespace;
-                publish_unreadable(context, &upgrade, namespace, &problem, now).await.map_err(failed)?;
+                publish_unreadable(context, &upgrade, &problem, now).await.map_err(failed)?;
             }
             return Ok(Some(SOON));
         };

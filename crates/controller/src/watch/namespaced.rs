@@ -76,6 +76,12 @@ impl<S: Observed<Scope = NamespaceResourceScope>> NamespacedWatches<S> {
         self.health.failure(&S::url_path(&(), Some(namespace.as_str())))
     }
 
+    /// Why the objects of a namespace are still awaited ([`Look::Awaited`]), if something is wrong besides the right to them.
+    pub fn delay(&self, namespace: &NamespaceName) -> Option<String> {
+        let refused = self.health.is_refused(&S::url_path(&(), Some(namespace.as_str())));
+        self.problem(namespace).filter(|_| !refused)
+    }
+
     /// Ends the watches of namespaces that nobody names any more.
     pub fn retain(&self, named: &BTreeSet<NamespaceName>) {
         self.lock().retain(|namespace, _| named.contains(namespace));
