@@ -469,6 +469,11 @@ impl Run {
         format!("{uid}.{}.{direction}{turn}.{attempt}", self.counter)
     }
 
+    /// What all stamps of this run begin with, in both directions.
+    pub fn stamp_prefix(&self, uid: &Uid) -> String {
+        format!("{uid}.{}.", self.counter)
+    }
+
     /// The restart stamp of a workload.
     pub fn restart_stamp(&self, uid: &Uid, workload: &WorkloadRef) -> String {
         self.stamp(uid, self.restart_attempts.get(&attempt_key(workload)).copied().unwrap_or(1))

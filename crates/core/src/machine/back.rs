@@ -251,7 +251,7 @@ fn late_workloads(pass: &Pass<'_>, revision: &Revision) -> bool {
 fn all_stand_still(pass: &mut Pass<'_>) -> bool {
     let planned: BTreeSet<NamespaceName> =
         waves_back(pass).flat_map(|wave| wave.namespaces.iter().cloned()).collect();
-    let ours = format!("{}.{}.", pass.intent.uid, pass.run.counter);
+    let ours = pass.run.stamp_prefix(&pass.intent.uid);
     let restarted = |workload: &&Workload| {
         planned.contains(&workload.reference.namespace)
             && (workload.template.restart.as_ref().is_some_and(|stamp| stamp.starts_with(&ours))

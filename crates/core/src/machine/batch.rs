@@ -184,7 +184,7 @@ pub(super) fn is_concerned(pass: &Pass<'_>, workload: &Workload, pods: &Pods<'_>
     let origin = Some(pass.run.origin());
     let on_origin =
         |pod: &&Pod| !pod.finished && pod.proxy.as_ref().and_then(|proxy| proxy.revision.as_ref()) == origin;
-    let ours = format!("{}.{}.", pass.intent.uid, pass.run.counter);
+    let ours = pass.run.stamp_prefix(&pass.intent.uid);
     // Creation times are whole seconds, rounded down.
     let since_the_start = |pod: &&Pod| pod.created.map(|created| after(created, 1)) > pass.run.started_at;
     let lost_its_sidecar = |pod: &&Pod| !pod.finished && pod.proxy.is_none() && since_the_start(pod);

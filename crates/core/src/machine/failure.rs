@@ -67,7 +67,7 @@ pub(super) fn time_out(
 /// not heal, or has not healed within the grace. What may still heal is noted.
 fn hopeless(pass: &mut Pass<'_>, entry: &mut BatchEntry, pods: &Pods<'_>) -> Option<String> {
     let workload = pass.snapshot.workloads.get(&entry.workload)?;
-    let ours = format!("{}.{}.", pass.intent.uid, pass.run.counter);
+    let ours = pass.run.stamp_prefix(&pass.intent.uid);
     let restarted = argo::was_restarted(workload) || gateways::was_moved(pass.snapshot, workload, &ours);
     let new =
         of(pods, &entry.workload).iter().copied().filter(|pod| restarted && argo::is_newest(pod, workload));

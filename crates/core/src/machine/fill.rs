@@ -113,7 +113,7 @@ pub fn rolling_unlisted<'a>(
         (rollout(workload) != Rollout::Done && !argo::rests(workload))
             || matches!(state(pass, workload, pods), State::Terminating(_))
     };
-    let ours_prefix = format!("{}.{}.", pass.intent.uid, pass.run.counter);
+    let ours_prefix = pass.run.stamp_prefix(&pass.intent.uid);
     let counts = |workload: &&&Workload| {
         let restarted =
             argo::was_restarted(workload) || gateways::was_moved(pass.snapshot, workload, &ours_prefix);

@@ -56,7 +56,7 @@ fn is_led_by_us(pass: &Pass<'_>, gateway: &Gateway) -> bool {
 
 /// Whether pods of a Gateway that this run wrote to are still being replaced; that is noted.
 fn rolls(pass: &mut Pass<'_>) -> bool {
-    let ours = format!("{}.{}.", pass.intent.uid, pass.run.counter);
+    let ours = pass.run.stamp_prefix(&pass.intent.uid);
     let written =
         |gateway: &Gateway| gateway.relabelled_by.as_ref().is_some_and(|stamp| stamp.starts_with(&ours));
     let snapshot = pass.snapshot;

@@ -105,7 +105,7 @@ fn was_moved(pass: &Pass<'_>, tag: &str) -> bool {
 
 /// Whether this run wrote to a tag, in whatever direction: after the way back nothing else remembers it.
 fn wrote_in_this_run(pass: &Pass<'_>, tag: &str) -> bool {
-    let ours = format!("{}.{}.", pass.intent.uid, pass.run.counter);
+    let ours = pass.run.stamp_prefix(&pass.intent.uid);
     let stamp = tags::find(pass.snapshot, tag).and_then(|webhook| webhook.relabelled_by.as_ref());
     stamp.is_some_and(|stamp| stamp.starts_with(&ours))
 }
