@@ -40,13 +40,22 @@ async fn relabel_and_restart_move_sidecars(cluster: &Cluster) -> Result<()> {
     cluster
         .kubectl(&["label", "--overwrite", "namespace", "relabel", &format!("istio.io/rev={NEW}")])
         .await?;
-    cluster.kubectl(&["rollout", "restart", "-n", "relabel", "deployment/web"]).await?;
+    restart(cluster, "relabel").await?;
     let pods = settled(cluster, "relabel", 2, NEW).await?;
     assert!(
         pods.values().all(|pod| pod.image.as_deref().is_some_and(|image| image.ends_with(":1.28.2"))),
         "{pods:?}"
     );
     Ok(())
+}
+
+/// Tried again: kubectl writes the second into the pod template and refuses two restarts in the same one.
+async fn restart(cluster: &Cluster, namespace: &str) -> Result<()> {
+    wait_for("a restart", SOON, || async {
+        cluster.kubectl(&["rollout", "restart", "-n", namespace, "deployment/web"]).await.map(Some)
+    })
+    .await
+    .map(drop)
 }
 
 async fn native_sidecars_are_init_containers(cluster: &Cluster) -> Result<()> {
@@ -153,7 +162,7 @@ async fn a_dead_istiod_refuses_pods_and_a_missing_webhook_does_not(cluster: &Clu
     })
     .await?;
     cluster.delete_webhook(NEW).await?;
-    cluster.kubectl(&["rollout", "restart", "-n", "gap", "deployment/web"]).await?;
+    restart(cluster, "gap").await?;
     wait_for("a pod without a proxy", SOON, || async {
         let pods = cluster.proxy_revisions("gap").await?;
         Ok(pods.values().any(|pod| pod.ready && pod.image.is_none()).then_some(()))
@@ -161,7 +170,7 @@ async fn a_dead_istiod_refuses_pods_and_a_missing_webhook_does_not(cluster: &Clu
     .await?;
     cluster.start_istiod(NEW).await?;
     cluster.restore_webhook(NEW).await?;
-    cluster.kubectl(&["rollout", "restart", "-n", "gap", "deployment/web"]).await?;
+    restart(cluster, "gap").await?;
     settled(cluster, "gap", 1, NEW).await.map(drop)
 }
 
