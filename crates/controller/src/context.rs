@@ -229,7 +229,7 @@ impl Context {
         self.metric_sources.want(&intent.uid, &needs.queries);
         self.managed_clusters.want(&intent.uid, needs.aks.as_ref());
         let since = needs.census_since?;
-        self.censuses.want(self, &intent.uid, &intent.istio_namespace, since)
+        self.censuses.want(self, intent, &needs.rights, since)
     }
 
     fn other_upgrades(&self, upgrade: &MeshUpgrade) -> Vec<OtherUpgrade> {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use crate::decision::About;
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
 use crate::observed::{Labels, Pod, PodTemplate};
 use crate::pods::{image_version, workload_of};
@@ -51,6 +52,10 @@ pub struct Census {
     pub versioned_filter_count: usize,
     /// What runs in the mesh and is not covered: WorkloadEntries, waypoints, east-west gateways.
     pub uncovered: Vec<String>,
+    /// What the operator may not patch, of [`crate::decision::Needs::rights`].
+    pub denied: BTreeSet<About>,
+    /// Version of the API server, for example `1.33.2`; `None` where it could not be read.
+    pub kubernetes_version: Option<String>,
     /// What could not be read, with the reason: whoever needs it must not assume that it is empty.
     pub unreadable: Vec<String>,
 }

@@ -8,7 +8,7 @@ use crate::intent::Intent;
 use crate::invariant;
 use crate::machine::pass::Pass;
 use crate::machine::phase::{Phase, Trigger};
-use crate::machine::{aks, back, complete, mesh_config, people, progress, start, wave};
+use crate::machine::{aks, back, complete, mesh_config, people, progress, source_gone, start, wave};
 use crate::observed::Snapshot;
 use crate::record::{Record, RollbackCause, SCHEMA};
 use crate::view;
@@ -29,6 +29,7 @@ pub fn decide(now: Timestamp, intent: &Intent, record: &Record, snapshot: &Snaps
         return too_new(pass, record);
     }
     aks::watch(&mut pass);
+    source_gone::watch(&mut pass);
     turn_back_if_asked(&mut pass);
     people::act(&mut pass);
     let mut steps = 0;

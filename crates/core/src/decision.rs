@@ -66,6 +66,8 @@ pub struct Needs {
     pub pods: BTreeSet<NamespaceName>,
     /// A census that began no earlier than this.
     pub census_since: Option<Timestamp>,
+    /// What a census is to ask of the operator's own rights: whether it may patch these.
+    pub rights: BTreeSet<About>,
     /// Queries of metric sources whose answers are needed. An answer is kept for as long as its query is listed here.
     pub queries: BTreeSet<Query>,
     /// The managed cluster to read, again and again while it is listed here.

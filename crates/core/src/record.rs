@@ -153,6 +153,9 @@ pub struct Run {
     /// The gate of metrics, while one is to be passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<Gate>,
+    /// Somebody removed the control plane of the source while the waves need it. Not set where Azure is asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub source_gone: bool,
     /// The last change of control planes that may have been sent to the cloud, or that was seen to be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud: Option<CloudStep>,

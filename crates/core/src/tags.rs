@@ -3,7 +3,10 @@
 
 pub mod services;
 
+use std::collections::BTreeSet;
+
 use crate::check::deploys_again;
+use crate::decision::About;
 use crate::ids::Revision;
 use crate::injection::{Injection, namespace_injection};
 use crate::intent::{InjectionMode, Intent};
@@ -70,6 +73,23 @@ pub fn points_at(snapshot: &Snapshot, webhook: &WebhookConfiguration, revision: 
 pub fn moved_by(webhook: &WebhookConfiguration, pair: Pair<'_>) -> bool {
     let memory = webhook.previous.as_ref();
     memory.is_some_and(|previous| previous.from == *pair.source && previous.to == *pair.target)
+}
+
+/// What a run patches that moves the tags of this request to its target: webhooks, and Services as far as they are known. Not what
+/// belongs to somebody else, who moves it.
+pub fn to_patch(intent: &Intent, snapshot: &Snapshot) -> BTreeSet<About> {
+    let elsewhere = |revision: Option<&Revision>| revision != Some(&intent.target);
+    let webhooks = intent.tags().filter_map(|tag| find(snapshot, tag));
+    let webhooks = webhooks
+        .filter(|it| elsewhere(it.revision.as_ref()) && owner(it.owner.as_ref(), &it.managers).is_none())
+        .map(|webhook| About::Webhook(webhook.name.clone()));
+    let services = snapshot.istiod_services.iter().flatten().filter(|service| {
+        let is_moved = |tag: &str| intent.moves_tag(tag) && service.reference.name == services::name_of(tag);
+        service.tag.as_deref().is_some_and(is_moved)
+            && elsewhere(service.revision.as_ref())
+            && owner(service.owner.as_ref(), &service.managers).is_none()
+    });
+    webhooks.chain(services.map(|service| About::Service(service.reference.clone()))).collect()
 }
 
 /// Who moves an object of a tag by other means, and would put it back: the object that it belongs to, or a tool that deploys it. Labels do not tell:

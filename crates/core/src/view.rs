@@ -11,12 +11,12 @@ use crate::injection::namespace_injection;
 use crate::intent::Verb;
 use crate::inventory::some_of;
 use crate::labels;
-use crate::machine::aks;
 use crate::machine::batch;
 use crate::machine::git;
 use crate::machine::pass::Pass;
 use crate::machine::people;
 use crate::machine::phase::Phase;
+use crate::machine::source_gone;
 use crate::machine::start::is_before_the_start;
 use crate::machine::wave::front_of;
 use crate::observed::Namespace;
@@ -85,7 +85,7 @@ fn message(pass: &Pass<'_>, wait: Option<&Wait>) -> String {
         Phase::Preflight => "preflight".to_owned(),
         Phase::Planned => format!("plan: {} waves, {} workloads", pass.plan.waves.len(), pass.plan.workloads),
         Phase::StartingControlPlane => format!("waiting for the control plane of {}", run.target),
-        Phase::Migrating | Phase::Soaking => match aks::removed_too_early(pass) {
+        Phase::Migrating | Phase::Soaking => match source_gone::told(pass) {
             Some(because) => format!("wave {name:?} ({because})"),
             None if pass.intent.rollback_requested && pass.repairs_what_has_no_source() => {
                 format!(

@@ -1,15 +1,19 @@
 //! Takes one census: paged lists, folded page by page. What cannot be read is said so and never taken for empty.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use kube::api::{ApiResource, ListParams};
 use kube::discovery::{Discovery, Scope, verbs};
 use kube::{Api, Resource};
 use meshupgrade_core::census::{API_DISCOVERY, Census, ENVOY_FILTERS, ReferenceKind};
+use meshupgrade_core::decision::About;
 use meshupgrade_core::ids::NamespaceName;
 use meshupgrade_core::labels;
 use serde::de::DeserializeOwned;
 
 use super::kinds::{self, EnvoyFilterFound, RawCronJob, RawEnvoyFilter, RawObject, RawValidating};
+use super::rights;
 use crate::client::{CallError, Clients};
 use crate::observe::Observed;
 use crate::observe::gateway::RawGateway;
@@ -25,13 +29,19 @@ const EXAMPLES: usize = 10;
 
 /// Reads everything. An error when not all pods could be read: a part of them proves nothing. What else is missing is named in
 /// [`Census::unreadable`].
-pub async fn take(clients: &Clients, istio_namespace: &NamespaceName) -> Result<Census, CallError> {
+pub async fn take(
+    clients: &Clients,
+    istio_namespace: &NamespaceName,
+    rights: &BTreeSet<About>,
+) -> Result<Census, CallError> {
     let mut census = Census { taken_at: Some(Timestamp::now()), ..Census::default() };
     let look = Look { clients };
     if let Err(error) = look.pods(&mut census).await {
         tracing::warn!(%error, "pods could not be counted");
         return Err(error);
     }
+    census.denied = rights::denied(clients, rights).await;
+    census.kubernetes_version = look.kubernetes_version().await;
     look.cron_jobs(&mut census).await;
     look.gateways(&mut census).await;
     look.istio_resources(&mut census).await;
@@ -71,6 +81,17 @@ impl Look<'_> {
             census.uncovered.push(format!("ambient mode: {ztunnels} ztunnel pods"));
         }
         result
+    }
+
+    /// Only a warning rests on it.
+    async fn kubernetes_version(&self) -> Option<String> {
+        match self.clients.call(self.clients.calls().apiserver_version()).await {
+            Ok(info) => Some(info.git_version.trim_start_matches('v').to_owned()),
+            Err(error) => {
+                tracing::warn!(%error, "the version of the API server could not be read");
+                None
+            }
+        }
     }
 
     async fn cron_jobs(&self, census: &mut Census) {

@@ -3,14 +3,17 @@
 
 mod collect;
 mod kinds;
+mod rights;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use meshupgrade_core::census::Census;
-use meshupgrade_core::ids::{NamespaceName, Uid};
+use meshupgrade_core::decision::About;
+use meshupgrade_core::ids::Uid;
+use meshupgrade_core::intent::Intent;
 
 pub use collect::proxies;
 
@@ -74,13 +77,13 @@ impl Censuses {
     pub fn want(
         &self,
         context: &Context,
-        upgrade: &Uid,
-        istio_namespace: &NamespaceName,
+        intent: &Intent,
+        rights: &BTreeSet<About>,
         since: Timestamp,
     ) -> Option<Duration> {
         let now = Instant::now();
         let mut states = self.lock();
-        let state = states.entry(upgrade.clone()).or_default();
+        let state = states.entry(intent.uid.clone()).or_default();
         match state.due(since, context.settings.census_interval, now) {
             Due::Never => return None,
             Due::After(left) => return Some(left),
@@ -89,12 +92,12 @@ impl Censuses {
         state.running = true;
         state.began = Some(now);
         drop(states);
-        let (clients, metrics, namespace) =
-            (context.clients.clone(), context.metrics.clone(), istio_namespace.clone());
-        let (censuses, upgrade, poke) = (self.clone(), upgrade.clone(), context.poke.clone());
+        let (clients, metrics) = (context.clients.clone(), context.metrics.clone());
+        let (namespace, rights) = (intent.istio_namespace.clone(), rights.clone());
+        let (censuses, upgrade, poke) = (self.clone(), intent.uid.clone(), context.poke.clone());
         let look = Look { censuses, upgrade, poke, result: Err("it broke down".to_owned()) };
         tokio::spawn(async move {
-            let census = collect::take(&clients, &namespace).await;
+            let census = collect::take(&clients, &namespace, &rights).await;
             let complete = census.as_ref().is_ok_and(|census| census.unreadable.is_empty());
             metrics.process.census_ended(complete, now.elapsed());
             look.end(census.map_err(|error| error.to_string()));

@@ -1,5 +1,5 @@
-//! Checks of a managed cluster of Azure, before anything is asked of it. Each says nothing where the control planes are not ours to
-//! start.
+//! Checks of a managed cluster of Azure, before anything is asked of it. Those that need Azure's answers say nothing where the control
+//! planes are not ours to start.
 
 use std::cmp::Ordering;
 
@@ -201,10 +201,15 @@ pub(super) fn no_open_service_mesh(input: &CheckInput<'_>) -> Finding {
     }
 }
 
+/// Also where Azure is not asked: the API server says which version it has.
 pub(super) fn native_sidecars(input: &CheckInput<'_>) -> Finding {
-    let Some(cluster) = cluster(input) else { return Finding::Nothing };
+    let counted = || input.snapshot.census.as_ref()?.kubernetes_version.as_deref();
+    let Some(version) = cluster(input).map(version).or_else(counted).filter(|_| input.intent.is_addon())
+    else {
+        return Finding::Nothing;
+    };
     let before = |revision: &Revision| minor(revision).is_some_and(|minor| minor < NATIVE_SIDECARS);
-    let mut numbers = version(cluster).split('.').map(|part| part.parse::<u32>().unwrap_or_default());
+    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or_default());
     let kubernetes = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
     if !before(input.source) || before(input.target) || kubernetes < (1, 33) {
         return Finding::Nothing;
@@ -249,8 +254,9 @@ pub(super) fn mesh_config_copied(input: &CheckInput<'_>) -> Finding {
 mod tests {
     use jiff::Timestamp;
 
-    use super::super::fixture::{Mesh, SOURCE, TARGET};
+    use super::super::fixture::{Mesh, SOURCE, TARGET, said};
     use super::*;
+    use crate::aks::ISTIO_NAMESPACE;
     use crate::aks::cluster::{PluginCa, SupportPlan};
     use crate::aks::id::ClusterId;
     use crate::aks::offers::CompatibleVersions;
@@ -382,6 +388,25 @@ mod tests {
         let (before, first) = ("asm-1-28", "asm-1-29");
         assert!(warned("1.33.1", before, first) && warned("2.0.0", before, first));
         assert!(!warned("1.32.9", before, first) && !warned("1.33.1", first, "asm-1-30"));
+        // Where somebody else starts the control planes, the API server's own version counts.
+        let mut external = mesh();
+        (external.source, external.target) = (before.into(), first.into());
+        external.intent.aks = None;
+        let warns = |mesh: &Mesh| {
+            said(&mesh.preflight())
+                .iter()
+                .any(|it| it.starts_with("AksNativeSidecars Warning: asm-1-29 injects"))
+        };
+        for (version, namespace, expected) in [
+            (Some("1.33.2"), ISTIO_NAMESPACE, true),
+            (Some("1.32.9"), ISTIO_NAMESPACE, false),
+            (None, ISTIO_NAMESPACE, false),
+            (Some("1.33.2"), "istio-system", false),
+        ] {
+            external.intent.istio_namespace = namespace.into();
+            external.census(|census| census.kubernetes_version = version.map(str::to_owned));
+            assert_eq!(warns(&external), expected, "{version:?} {namespace}");
+        }
     }
 
     #[test]

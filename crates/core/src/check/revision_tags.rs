@@ -1,6 +1,7 @@
 //! Revision tags before a run: whether those that waves name can be moved, and which others keep the old revision in use.
 
 use super::{CheckInput, Finding, listed};
+use crate::decision::About;
 use crate::intent::InjectionMode;
 use crate::inventory::LABEL_STAYS;
 use crate::labels;
@@ -10,6 +11,7 @@ use crate::tags;
 pub(super) fn find(input: &CheckInput<'_>) -> Finding {
     let mut problems: Vec<String> = input.intent.tags().filter_map(|tag| problem_of(input, tag)).collect();
     problems.extend(labels_that_stay(input));
+    problems.extend(denied(input));
     if !problems.is_empty() {
         return Finding::Problem(problems.join(". "));
     }
@@ -69,6 +71,24 @@ fn problem_of(input: &CheckInput<'_>, tag: &str) -> Option<String> {
             webhook.name
         )
     })
+}
+
+/// What of the tags the operator may not patch: the run would stop in the middle, at the wave of the tag.
+fn denied(input: &CheckInput<'_>) -> Option<String> {
+    let denied = &input.snapshot.census.as_ref()?.denied;
+    let missing = tags::to_patch(input.intent, input.snapshot);
+    let named = |about: &About| match about {
+        About::Service(service) => Some(service.to_string()),
+        About::Webhook(name) => Some(format!("the webhook {name}")),
+        _ => None,
+    };
+    let names = listed(missing.intersection(denied).filter_map(named))?;
+    let all: Vec<&str> = input.intent.tags().collect();
+    Some(format!(
+        "the operator may not patch {names}: the chart gives the right by the names of the tags, revisionTags: [{}], for webhooks named \
+         istio-revision-tag-TAG, with -NAMESPACE behind it outside of istio-system, and Services named istiod-revision-tag-TAG",
+        all.join(", ")
+    ))
 }
 
 /// Namespaces whose own label names the source, where only tags are moved.
@@ -172,11 +192,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::fixture::{Mesh, SOURCE, TARGET, client, said};
+    use crate::decision::About;
     use crate::intent::{InjectionMode, WaveSelect};
     use crate::inventory::Pair;
     use crate::labels;
     use crate::observed::{FieldManager, Owner, WebhookConfiguration};
     use crate::planning;
+    use crate::tags;
 
     /// One wave that moves the tag `prod`, and the namespace `tagged` on it.
     fn mesh() -> Mesh {
@@ -222,6 +244,36 @@ mod tests {
         assert!(by_label_only.contains("leads elsewhere"), "{by_label_only}");
         let open = about(|mesh| tag(mesh, |webhook| webhook.entries[1].fails_closed = false));
         assert!(open.contains("failurePolicy: Fail"), "{open}");
+    }
+
+    #[test]
+    fn a_right_that_is_missing_is_told_before_the_run() {
+        let mut mesh = mesh();
+        mesh.add_tag_service("prod", SOURCE);
+        let (webhook, service) =
+            match tags::to_patch(&mesh.intent, &mesh.snapshot).into_iter().collect::<Vec<_>>()[..] {
+                [ref service @ About::Service(_), ref webhook @ About::Webhook(_)]
+                | [ref webhook @ About::Webhook(_), ref service @ About::Service(_)] => {
+                    (webhook.clone(), service.clone())
+                }
+                ref others => panic!("{others:?}"),
+            };
+        assert_eq!(told(&mesh), "");
+        mesh.census(|census| census.denied = [webhook, service].into());
+        for words in [
+            "Failed: the operator may not patch the webhook istio-revision-tag-prod, Service istio-system/istiod-revision-tag-prod",
+            "revisionTags: [prod]",
+        ] {
+            assert!(told(&mesh).contains(words), "{words}: {}", told(&mesh));
+        }
+        // Who moves it needs the right.
+        let tools =
+            [FieldManager { name: "helm".to_owned(), owns_revision: true, ..FieldManager::default() }];
+        tag(&mut mesh, |webhook| webhook.managers = tools.to_vec());
+        assert!(!told(&mesh).contains("the webhook istio-revision-tag-prod"), "{}", told(&mesh));
+        // What is on the target already is not written.
+        mesh.intent.target = SOURCE.into();
+        assert!(tags::to_patch(&mesh.intent, &mesh.snapshot).is_empty());
     }
 
     #[test]

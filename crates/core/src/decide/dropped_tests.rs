@@ -114,3 +114,29 @@ fn a_mesh_whose_control_plane_was_removed_is_brought_over_without_a_way_back() {
     let told = &before.view.blocked[0].because;
     assert!(told.contains("nothing to go back to") && told.contains("Set it to false"), "{told}");
 }
+
+/// Somebody removes the control plane of the source in the waves: told once, and again if it came back in between.
+#[test]
+fn a_source_that_is_removed_in_the_waves_is_told() {
+    let (present, mut gone) = (Mesh::before(), Mesh::before());
+    gone.snapshot.webhooks.retain(|webhook| webhook.revision.as_ref() != Some(&present.source));
+    gone.snapshot.control_planes.remove(&present.source);
+    let mut record = stored(&present, Phase::Migrating, &json!({}));
+    for (mesh, events) in [(&present, 0), (&gone, 1), (&gone, 0), (&present, 0), (&gone, 1)] {
+        let decision = decide(at(0), &mesh.intent, &record, &mesh.snapshot);
+        let told: Vec<_> = decision.events.iter().filter(|it| it.reason == "CompletedBySomebody").collect();
+        assert_eq!(told.len(), events, "{:?}", decision.events);
+        assert!(told.iter().all(|event| event.warning && event.note.contains("get no sidecar until")));
+        let message = &decision.view.message;
+        assert_eq!(
+            message.contains("asm-1-27 is gone"),
+            !mesh.snapshot.control_planes.contains_key(&gone.source),
+            "{message}"
+        );
+        record = decision.record;
+    }
+    // Where what dropped out is repaired, it was gone from the beginning.
+    gone.intent.repairs_dropped = true;
+    let repair = decide(at(0), &gone.intent, &record, &gone.snapshot);
+    assert!(repair.events.iter().all(|event| event.reason != "CompletedBySomebody"), "{:?}", repair.events);
+}

@@ -15,6 +15,7 @@ use crate::effect::Effect;
 use crate::ids::Revision;
 use crate::machine::pass::{Pass, after, shown};
 use crate::machine::phase::Phase;
+use crate::machine::source_gone::without_a_way_back;
 use crate::record::CloudStep;
 use crate::wait::WaitReason;
 
@@ -50,7 +51,7 @@ pub fn watch(pass: &mut Pass<'_>) {
         source != target && cluster.revisions.contains(&target) && !cluster.revisions.contains(&source);
     if completed && at_rest(cluster) && pass.run.rollback.is_none() {
         if pass.run.cloud != Some(CloudStep::Complete) {
-            let note = format!("somebody completed the upgrade: {}", without_the_source(&source));
+            let note = format!("somebody completed the upgrade: {}", without_a_way_back(&source));
             let about = pass.intent.aks.clone().map(About::Cluster);
             pass.event(true, "CompletedBySomebody", about, note);
         }
@@ -58,19 +59,9 @@ pub fn watch(pass: &mut Pass<'_>) {
     }
 }
 
-/// What it means in the waves that the source is gone.
-fn without_the_source(source: &Revision) -> String {
-    format!(
-        "{source} is gone, there is no way back, and new pods of namespaces that are still on it get no sidecar until the run has moved \
-         them"
-    )
-}
-
-/// [`without_the_source`], if Azure has removed it in a run whose waves are not over. The run itself asks for that after them only.
-pub fn removed_too_early(pass: &Pass<'_>) -> Option<String> {
-    let removed = pass.run.cloud == Some(CloudStep::Complete) && pass.run.cloud_done;
-    let in_waves = matches!(pass.run.phase, Phase::Migrating | Phase::Soaking);
-    (removed && in_waves).then(|| without_the_source(&pass.run.source))
+/// Whether Azure has removed the source.
+pub fn is_completed(pass: &Pass<'_>) -> bool {
+    pass.run.cloud == Some(CloudStep::Complete) && pass.run.cloud_done
 }
 
 /// The last reading of the cluster, and the need for the next one. `None` where the control planes are not those of AKS.

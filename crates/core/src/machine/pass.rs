@@ -467,6 +467,7 @@ fn new_run(intent: &Intent, counter: u32) -> Run {
         counted_from: None,
         progress: None,
         gate: None,
+        source_gone: false,
         cloud: None,
         cloud_done: false,
         cloud_failures: 0,

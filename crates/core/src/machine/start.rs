@@ -12,6 +12,7 @@ use crate::machine::phase::{Phase, Trigger};
 use crate::machine::{addon_gateways, aks, gateway_addresses, gateways, mesh_config};
 use crate::planning;
 use crate::record::{CloudStep, RollbackCause};
+use crate::tags;
 use crate::wait::{Wait, WaitReason};
 
 /// How old a count may be that a plan rests on, in seconds.
@@ -30,7 +31,7 @@ fn survey(pass: &mut Pass<'_>) -> bool {
     let counted = pass.snapshot.census.as_ref().and_then(|census| census.taken_at);
     let due = counted.map_or(Timestamp::UNIX_EPOCH, |counted| after(counted, COUNT_MAX_AGE_SECONDS));
     if due <= pass.now {
-        pass.needs.census_since = Some(counted.map_or(due, |counted| after(counted, 1)));
+        need_count(pass, counted.map_or(due, |counted| after(counted, 1)));
     } else {
         pass.wake_at(due);
     }
@@ -77,6 +78,12 @@ fn survey(pass: &mut Pass<'_>) -> bool {
     }
     pass.surveyed = true;
     check::failed(&pass.checks).is_empty()
+}
+
+/// Asks for a look at the cluster that begins no earlier than this.
+fn need_count(pass: &mut Pass<'_>, since: Timestamp) {
+    pass.needs.census_since = Some(since);
+    pass.needs.rights = tags::to_patch(pass.intent, pass.snapshot);
 }
 
 /// Whether the same revision as source and target is asked for, by name or as another run. An object that was only applied again
@@ -154,7 +161,7 @@ pub fn planned(pass: &mut Pass<'_>) -> bool {
     }
     if pass.snapshot.census.is_none() {
         // After a restart of the operator. Without a count the plan would be another one.
-        pass.needs.census_since = Some(Timestamp::UNIX_EPOCH);
+        need_count(pass, Timestamp::UNIX_EPOCH);
         return counted_lately(pass);
     }
     if !survey(pass) {
@@ -191,7 +198,7 @@ pub fn control_plane(pass: &mut Pass<'_>) -> bool {
         return false;
     }
     if pass.snapshot.census.is_none() {
-        pass.needs.census_since = Some(Timestamp::UNIX_EPOCH);
+        need_count(pass, Timestamp::UNIX_EPOCH);
         return counted_lately(pass);
     }
     if !survey(pass) {

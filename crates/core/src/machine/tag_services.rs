@@ -33,7 +33,7 @@ fn left_behind(pass: &Pass<'_>, tag: &str) -> Option<Arc<IstiodService>> {
     let (source, target) = pass.revisions();
     let (from, to) =
         if pass.run.direction() == Direction::Back { (target, source) } else { (source, target) };
-    let name = format!("istiod-revision-tag-{tag}");
+    let name = tags::services::name_of(tag);
     let mut services = tags::services::left_on(pass.snapshot, &from, &to);
     let found = services.find(|(of, service)| *of == tag && service.reference.name == name);
     found.map(|(_, service)| Arc::clone(service))

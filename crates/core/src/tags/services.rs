@@ -13,6 +13,12 @@ use crate::observed::{IstiodService, Labels, Snapshot};
 /// What changes of a selector; `None` removes a label from it.
 pub type SelectorEdits = BTreeMap<String, Option<String>>;
 
+/// The name of a tag's Service, which alone moves with it.
+/// Source: manifests/charts/istio-control/istio-discovery/templates/revision-tags-svc.yaml of Istio.
+pub fn name_of(tag: &str) -> String {
+    format!("istiod-revision-tag-{tag}")
+}
+
 /// The Services of istiod, as far as they are known.
 fn all(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<IstiodService>> {
     snapshot.istiod_services.iter().flatten()
