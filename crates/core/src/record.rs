@@ -162,6 +162,9 @@ pub struct Run {
     /// That change was seen to be done, by whomever.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cloud_done: bool,
+    /// Since when no request to complete is sent any more, because a rollback is asked for while the last one may be on its way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_held_since: Option<Timestamp>,
     /// How often that change was sent in vain: the longer the pause before it is sent again.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cloud_failures: u32,

@@ -95,6 +95,13 @@ fn message(pass: &Pass<'_>, wait: Option<&Wait>) -> String {
             }
             None => format!("wave {name:?}"),
         },
+        Phase::Completing if run.completion_held_since.is_some() => {
+            format!(
+                "completing: spec.rollback.requested is set, and a request to remove {} may be on its way: the run turns back when it is \
+                 known that Azure has not accepted it",
+                run.source
+            )
+        }
         Phase::Completing if pass.intent.rollback_requested && !pass.can_turn_back() => {
             format!(
                 "completing: spec.rollback.requested changes nothing, because the removal of {} is accepted",

@@ -355,6 +355,77 @@ fn a_completion_that_azure_refuses_leaves_the_way_back_open() {
 }
 
 #[test]
+fn a_rollback_that_is_asked_for_while_the_completion_may_be_on_its_way_waits_and_sends_no_other() {
+    let mut mesh = after(&[SOURCE, TARGET]);
+    mesh.intent.rollback_requested = true;
+    // Another process may have sent it.
+    let held = decided(&mesh, Phase::Completing, &completing(Some("Complete")));
+    assert!(held.effects.is_empty() && run(&held).completion_held_since == Some(at(NOW)));
+    assert!(held.view.message.contains("may be on its way"), "{}", held.view.message);
+    let later = |mesh: &mut Mesh, read: i64| {
+        seen(mesh).read_at = at(read);
+        decide(at(NOW + 200), &mesh.intent, &held.record, &mesh.snapshot)
+    };
+    let stale = later(&mut mesh, NOW + 100);
+    assert!(stale.effects.is_empty() && run(&stale).phase == Phase::Completing);
+    assert_eq!(stale.needs.aks.map(|need| need.since), Some(at(NOW + 180)));
+    change(&mut mesh, |cluster| cluster.provisioning_state = ProvisioningState::UnderWay("Updating".into()));
+    assert_eq!(run(&later(&mut mesh, NOW + 190)).phase, Phase::Completing, "it may be that");
+    change(&mut mesh, |cluster| cluster.provisioning_state = ProvisioningState::Succeeded);
+    assert_eq!(run(&later(&mut mesh, NOW + 190)).phase, Phase::RollingBack);
+    // Whoever takes the request back lets it go on.
+    mesh.intent.rollback_requested = false;
+    let on = later(&mut mesh, NOW + 190);
+    assert_eq!(run(&on).completion_held_since, None);
+    // What Azure answered is known at once.
+    mesh.intent.rollback_requested = true;
+    seen(&mut mesh).read_at = at(NOW);
+    wrote(&mut mesh, CloudStep::Complete, problem(Class::Throttled { retry_after_seconds: None }), NOW - 1);
+    let throttled = decided(&mesh, Phase::Completing, &completing(Some("Complete")));
+    assert_eq!(run(&throttled).phase, Phase::RollingBack);
+}
+
+/// What stays has to work before the other is taken away, in both directions.
+#[test]
+fn nothing_is_removed_while_what_stays_does_not_work() {
+    let mut mesh = after(&[SOURCE, TARGET]);
+    let break_it = |mesh: &mut Mesh, revision: &str| {
+        mesh.plane(revision, |plane| plane.istiod.as_mut().unwrap().ready = 0);
+    };
+    break_it(&mut mesh, TARGET);
+    for cloud in [None, Some("Complete")] {
+        let held = decided(&mesh, Phase::Completing, &completing(cloud));
+        assert!(held.effects.is_empty() && reasons(&held) == [WaitReason::IstiodNotReady], "{:?}", held.view);
+        assert!(
+            held.view.message.contains("asm-1-27 has to stay until asm-1-28 works"),
+            "{}",
+            held.view.message
+        );
+    }
+    // Nor is anybody told to remove it.
+    mesh.intent.aks = None;
+    let told = decided(&mesh, Phase::Completing, &completing(None));
+    assert_eq!(reasons(&told), [WaitReason::IstiodNotReady]);
+
+    let mut back = before(&[SOURCE, TARGET]);
+    back.census(|census| census.taken_at = Some(at(NOW)));
+    let proven = json!({"step": "Proven", "soakSince": "1970-01-01T00:00:00Z", "rollback": turned_back(), "cloud": "Rollback"});
+    break_it(&mut back, SOURCE);
+    let held = decided(&back, Phase::RollingBack, &proven);
+    assert!(held.effects.is_empty() && reasons(&held) == [WaitReason::IstiodNotReady], "{:?}", held.view);
+}
+
+#[test]
+fn the_removal_rests_on_a_count_that_is_not_old() {
+    let mut mesh = after(&[SOURCE, TARGET]);
+    mesh.census(|census| census.taken_at = Some(at(NOW - 100)));
+    let old = decided(&mesh, Phase::Completing, &completing(None));
+    assert_eq!((run(&old).cloud, old.needs.census_since), (None, Some(at(NOW))));
+    mesh.census(|census| census.taken_at = Some(at(NOW - 10)));
+    assert_eq!(run(&decided(&mesh, Phase::Completing, &completing(None))).cloud, Some(CloudStep::Complete));
+}
+
+#[test]
 fn a_new_process_turns_back_when_it_has_looked() {
     let mut mesh = after(&[SOURCE, TARGET]);
     mesh.intent.rollback_requested = true;

@@ -9,6 +9,7 @@ use crate::ids::{Revision, WorkloadKind, WorkloadRef};
 use crate::machine::aks;
 use crate::machine::pass::{Pass, about_workload};
 use crate::observed::Snapshot;
+use crate::record::Direction;
 use crate::wait::WaitReason;
 
 /// Namespace of the ingress gateways. Source: `istio-deploy-ingress.md` of Azure's documentation.
@@ -16,33 +17,40 @@ const INGRESS_NAMESPACE: &str = "aks-istio-ingress";
 /// Namespace of egress gateways that name no other. Source: `istio-deploy-egress.md` of Azure's documentation.
 const EGRESS_NAMESPACE: &str = "aks-istio-egress";
 
-/// Whether those of the target are ready. Each that is not is noted, with what keeps it.
-pub fn ready(pass: &mut Pass<'_>) -> bool {
-    let (source, target) = pass.revisions();
-    if !pass.intent.is_addon() || source == target {
+/// Whether those of a revision are ready that share the traffic with those of the other one. Each that is not is noted, with what keeps it.
+pub fn ready(pass: &mut Pass<'_>, revision: &Revision, other: &Revision) -> bool {
+    if !pass.intent.is_addon() || revision == other {
         return true;
     }
     let expected = match aks::cluster(pass) {
-        Some(cluster) => enabled(cluster, &target),
-        None => siblings(pass.snapshot, &source, &target),
+        Some(cluster) => enabled(cluster, revision),
+        None => siblings(pass.snapshot, other, revision),
     };
-    let remedy = match pass.intent.aks {
-        Some(_) => "spec.rollback.requested: true removes it with its control plane",
-        None => {
-            "spec.rollback.requested: true, and az aks mesh upgrade rollback after it, remove it with its control plane"
-        }
-    };
+    let remedy = remedy(pass, other);
     let mut all_ready = true;
     for gateway in expected {
         let Some(why) = not_ready(pass.snapshot, &gateway) else { continue };
         all_ready = false;
         pass.needs.pods.insert(gateway.namespace.clone());
         let because = format!(
-            "{gateway} is not ready, and is to share the traffic with that of {source}: {why}; {remedy}"
+            "{gateway} is not ready, and is to share the traffic with that of {other}: {why}; {remedy}"
         );
         pass.wait(WaitReason::GatewayNotReady, about_workload(&gateway), because);
     }
     all_ready
+}
+
+/// What becomes of a gateway that does not come up.
+fn remedy(pass: &Pass<'_>, other: &Revision) -> String {
+    match (pass.run.direction(), &pass.intent.aks) {
+        (Direction::Back, _) => format!("that of {other} has to stay until then"),
+        (Direction::Forward, Some(_)) => {
+            "spec.rollback.requested: true removes it with its control plane".to_owned()
+        }
+        (Direction::Forward, None) => {
+            "spec.rollback.requested: true, and az aks mesh upgrade rollback after it, remove it with its control plane".to_owned()
+        }
+    }
 }
 
 /// The Deployments of the gateways that are on, by the cluster's profile.

@@ -13,9 +13,11 @@ use crate::aks::seen::{ClusterNeed, ClusterSeen, SetRevisions, WriteOutcome, Wri
 use crate::decision::About;
 use crate::effect::Effect;
 use crate::ids::Revision;
+use crate::machine::complete;
 use crate::machine::pass::{Pass, after, shown};
 use crate::machine::phase::Phase;
 use crate::machine::source_gone::without_a_way_back;
+use crate::machine::staying;
 use crate::record::CloudStep;
 use crate::wait::WaitReason;
 
@@ -25,6 +27,9 @@ const FRESH_SECONDS: u32 = 120;
 const AGAIN_SECONDS: u32 = 30;
 /// The first pause after a race that was lost, in seconds.
 const RACE_SECONDS: u32 = 2;
+/// How long a request may be on its way before the cluster shows that it was accepted, in seconds. Inferred: no request of ours waits for
+/// an answer that long, and Azure shows the list that it accepted at once.
+const IN_FLIGHT_SECONDS: u32 = 180;
 /// The longest pause, and the one after a refusal that a person must mend, in seconds.
 const SELDOM_SECONDS: u32 = 300;
 
@@ -45,6 +50,7 @@ pub fn watch(pass: &mut Pass<'_>) {
         return;
     }
     look(pass, false);
+    hold_completion(pass);
     let (source, target) = pass.revisions();
     let Some(cluster) = cluster(pass) else { return };
     let completed =
@@ -254,6 +260,25 @@ fn write(
     if step != CloudStep::Rollback && !pass.may_start() {
         return false;
     }
+    if step == CloudStep::Complete && pass.run.completion_held_since.is_some() {
+        let because =
+            "spec.rollback.requested is set: no other request to remove the source is sent".to_owned();
+        wait(pass, WaitReason::ControlPlaneOperation, because);
+        return false;
+    }
+    let (source, target) = pass.revisions();
+    let is_well = match step {
+        CloudStep::Start => true,
+        CloudStep::Complete => staying::is_well(pass, &target, &source),
+        CloudStep::Rollback => staying::is_well(pass, &source, &target),
+    };
+    if !is_well {
+        return false;
+    }
+    let is_first = step == CloudStep::Complete && pass.run.cloud != Some(step);
+    if is_first && !complete::counted_just_now(pass) {
+        return false;
+    }
     if pass.run.cloud != Some(step) || pass.run.cloud_done {
         (pass.run.cloud, pass.run.cloud_done) = (Some(step), false);
         (pass.run.cloud_failures, pass.run.cloud_failed_at) = (0, None);
@@ -361,18 +386,45 @@ fn failure(pass: &Pass<'_>, step: CloudStep) -> Option<(ArmProblem, Timestamp)> 
     stamp.starts_with(&ours).then_some((problem, *at))
 }
 
-/// Whether Azure has refused the completion for a reason that stays, and still has both revisions: then nothing was accepted, and
-/// there is a way back.
+/// A rollback that is asked for while the request to complete may be on its way: none is sent any more, and what became of the last one is
+/// waited for.
+fn hold_completion(pass: &mut Pass<'_>) {
+    let pending = pass.run.cloud == Some(CloudStep::Complete) && !pass.run.cloud_done;
+    if !pending || !pass.intent.rollback_requested || pass.run.phase != Phase::Completing {
+        pass.run.completion_held_since = None;
+        return;
+    }
+    let since = *pass.run.completion_held_since.get_or_insert(pass.now);
+    let until = after(since, IN_FLIGHT_SECONDS);
+    if until > pass.now {
+        pass.wake_at(until);
+    } else {
+        require(pass, until);
+    }
+}
+
+/// Whether it is known that Azure has not accepted the completion, and still has both revisions: then there is a way back. Known by what it
+/// answered, or because nothing was sent for so long that it would show.
 pub fn completion_was_refused(pass: &Pass<'_>) -> bool {
-    let Some((problem, at)) = failure(pass, CloudStep::Complete) else { return false };
-    let stays = matches!(
-        problem.class,
-        Class::Terminal | Class::Permission { .. } | Class::SignIn | Class::Wait { .. }
-    );
-    let read = pass.snapshot.aks.as_ref().is_some_and(|seen| seen.read_at >= at);
-    stays
-        && read
-        && cluster(pass).is_some_and(|found| at_rest(found) && found.revisions.contains(&pass.run.source))
+    let Some(seen) = pass.snapshot.aks.as_ref() else { return false };
+    let answered = failure(pass, CloudStep::Complete).is_some_and(|(problem, at)| {
+        let refused = matches!(
+            problem.class,
+            Class::Terminal
+                | Class::Permission { .. }
+                | Class::SignIn
+                | Class::Wait { .. }
+                | Class::Changed
+                | Class::Throttled { .. }
+        );
+        refused && seen.read_at >= at
+    });
+    let held = pass.run.completion_held_since;
+    let silent = held.is_some_and(|since| seen.read_at >= after(since, IN_FLIGHT_SECONDS));
+    let has_both = |found: &ManagedCluster| {
+        [&pass.run.source, &pass.run.target].iter().all(|revision| found.revisions.contains(revision))
+    };
+    (answered || silent) && cluster(pass).is_some_and(|found| at_rest(found) && has_both(found))
 }
 
 /// Notes a problem of Azure's as a reason to wait.

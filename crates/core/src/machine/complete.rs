@@ -15,11 +15,15 @@ use crate::machine::analysis::{self, Opinion};
 use crate::machine::pass::{Pass, after, pair, shown};
 use crate::machine::phase::Trigger;
 use crate::machine::relabel::{injection_written, labels_in_place};
+use crate::machine::staying;
 use crate::machine::wave::append;
 use crate::planning;
 use crate::record::CloudStep;
 use crate::tags;
 use crate::wait::WaitReason;
+
+/// How old the count may be that the removal of the source rests on, in seconds. Longer than two counts are apart.
+const FRESH_COUNT_SECONDS: u32 = 60;
 
 /// Moves the completion by one step. Says whether the position changed.
 pub fn complete(pass: &mut Pass<'_>) -> bool {
@@ -214,6 +218,18 @@ fn late(pass: &mut Pass<'_>, begun: Timestamp) -> bool {
     !namespaces.is_empty() && append(pass, &namespaces) && pass.go(Trigger::StragglersFound)
 }
 
+/// Whether the count that the removal rests on was taken a moment ago. Otherwise another one is asked for: since the last one a person
+/// may have taken hours to approve, and there is no way back.
+pub fn counted_just_now(pass: &mut Pass<'_>) -> bool {
+    let counted = pass.snapshot.census.as_ref().and_then(|census| census.taken_at);
+    let fresh = counted.is_some_and(|counted| after(counted, FRESH_COUNT_SECONDS) > pass.now);
+    if !fresh {
+        pass.needs.census_since = Some(pass.now);
+        pass.wait_for_count("once more what still refers to the source, before it is removed");
+    }
+    fresh
+}
+
 /// When something last happened to the labels of the plan: pods may have been made on the source until then, so an older
 /// count proves nothing. Seen by us, or told by `managedFields`, whose times are whole seconds, rounded down.
 fn last_change(pass: &Pass<'_>) -> Timestamp {
@@ -251,6 +267,10 @@ fn accepted(pass: &mut Pass<'_>) -> bool {
     }
     if pass.intent.aks.is_none() && gate::is_gone(pass.snapshot, &source) {
         return finish(pass, "the old control plane is gone");
+    }
+    let target = pass.run.target.clone();
+    if pass.intent.aks.is_none() && !staying::is_well(pass, &target, &source) {
+        return false;
     }
     if !asked && (pass.intent.suspend || pass.run.paused) {
         let (reason, how) = if pass.intent.suspend {

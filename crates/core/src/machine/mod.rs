@@ -21,6 +21,7 @@ pub(crate) mod progress;
 pub(crate) mod relabel;
 pub(crate) mod source_gone;
 pub(crate) mod start;
+pub(crate) mod staying;
 pub(crate) mod tag_services;
 pub(crate) mod tags;
 pub(crate) mod wave;

@@ -246,7 +246,9 @@ fn addon_control_plane(pass: &mut Pass<'_>) -> bool {
         return false;
     }
     // Both are told.
-    let (ready, kept) = (addon_gateways::ready(pass), gateway_addresses::kept(pass));
+    let source = pass.run.source.clone();
+    let ready = addon_gateways::ready(pass, &target, &source);
+    let kept = gateway_addresses::kept(pass);
     ready && kept && pass.go(Trigger::ControlPlaneReady)
 }
 
