@@ -8,7 +8,7 @@ use crate::intent::Intent;
 use crate::invariant;
 use crate::machine::pass::Pass;
 use crate::machine::phase::{Phase, Trigger};
-use crate::machine::{aks, back, complete, mesh_config, people, progress, source_gone, start, wave};
+use crate::machine::{aks, back, complete, mesh_config, people, progress, remains, source_gone, start, wave};
 use crate::observed::Snapshot;
 use crate::record::{Record, RollbackCause, SCHEMA};
 use crate::view;
@@ -68,6 +68,9 @@ fn step(pass: &mut Pass<'_>) -> bool {
         Phase::Completing => complete::complete(pass),
         Phase::RollingBack => back::roll_back(pass),
         Phase::Succeeded | Phase::RolledBack => {
+            if pass.run.phase == Phase::RolledBack {
+                remains::look(pass);
+            }
             mesh_config::tidied(pass);
             false
         }

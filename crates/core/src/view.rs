@@ -6,20 +6,16 @@ use std::collections::BTreeSet;
 use crate::conditions::{ConditionStatus, ConditionType, Conditions};
 use crate::decision::{ActionOffer, Outdated, View};
 use crate::gate;
-use crate::ids::Revision;
-use crate::injection::namespace_injection;
 use crate::intent::Verb;
-use crate::inventory::some_of;
-use crate::labels;
 use crate::machine::batch;
 use crate::machine::git;
 use crate::machine::pass::Pass;
 use crate::machine::people;
 use crate::machine::phase::Phase;
+use crate::machine::remains;
 use crate::machine::source_gone;
 use crate::machine::start::is_before_the_start;
 use crate::machine::wave::front_of;
-use crate::observed::Namespace;
 use crate::plan::PlannedWave;
 use crate::pods::image_version;
 use crate::record::{Direction, WaveStep};
@@ -147,35 +143,10 @@ fn succeeded(pass: &Pass<'_>) -> String {
 fn rolled_back(pass: &Pass<'_>) -> String {
     let run = &pass.run;
     let why = run.rollback.as_ref().map_or("", |rollback| rollback.message.as_str());
-    let remains = !gate::is_gone(pass.snapshot, &run.target)
-        && pass.intent.aks.is_none()
-        && pass.intent.rollback_control_plane == crate::intent::RollbackControlPlane::Remove
-        && run.source != run.target;
-    let users = users_of(pass, &run.target);
-    let remove = if remains && !users.is_empty() {
-        format!("; {} stays in use by {}, which the run did not move", run.target, some_of(&users))
-    } else if remains {
-        format!(
-            "; no namespace uses {0} any more: remove it, once kubectl get pods -A shows no pod of it that the run did not move, the way it was installed, for example with {1}",
-            run.target,
-            gate::removal_command(&pass.intent.istio_namespace, &run.target, "rollback")
-        )
-    } else {
-        String::new()
-    };
-    let git = git::told(pass).filter(|_| remains).map_or_else(String::new, |told| format!("; {told}"));
-    format!("everything runs on {} again ({why}){git}{remove}", run.source)
-}
-
-/// Namespaces whose new pods get a revision's sidecar, or whose label names it.
-fn users_of<'p>(pass: &'p Pass<'_>, revision: &Revision) -> Vec<&'p str> {
-    let uses = |namespace: &Namespace| {
-        let named = namespace.labels.get(labels::REVISION).is_some_and(|it| it == revision.as_str());
-        let found = namespace_injection(&pass.snapshot.webhooks, &namespace.name, &namespace.labels);
-        named || found.injectors().iter().any(|injector| injector.revision == *revision)
-    };
-    let all = pass.snapshot.namespaces.values();
-    all.filter(|namespace| uses(namespace)).map(|namespace| namespace.name.as_str()).collect()
+    let remains = remains::told(pass);
+    let git = git::told(pass).filter(|_| remains.is_some());
+    let more: String = git.into_iter().chain(remains).map(|told| format!("; {told}")).collect();
+    format!("everything runs on {} again ({why}){more}", run.source)
 }
 
 fn wave(pass: &Pass<'_>) -> String {

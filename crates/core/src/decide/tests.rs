@@ -131,9 +131,26 @@ fn a_revision_that_namespaces_use_is_not_to_be_removed_after_a_rollback() {
     let record = stored(&mesh, Phase::RolledBack, &json!({"rollback": turned_back()}));
     let message = decide(NOW, &mesh.intent, &record, &mesh.snapshot).view.message;
     assert!(message.contains("asm-1-28 stays in use by pay"), "{message}");
-    let mesh = Mesh::before();
-    let message = decide(NOW, &mesh.intent, &record, &mesh.snapshot).view.message;
-    assert!(message.contains("helm uninstall istiod-asm-1-28"), "{message}");
+    let mut mesh = Mesh::before();
+    mesh.census(|_| {});
+    let told = |mesh: &Mesh| decide(NOW, &mesh.intent, &record, &mesh.snapshot).view.message;
+    assert!(told(&mesh).contains("nothing uses asm-1-28 any more: remove it"), "{}", told(&mesh));
+    assert!(told(&mesh).contains("helm uninstall istiod-asm-1-28"), "{}", told(&mesh));
+    // Without namespaces it may be in use as well.
+    mesh.add_tag("prod", TARGET);
+    let tagged = told(&mesh);
+    assert!(
+        tagged.contains("before asm-1-28 is removed: TagsMoved") && !tagged.contains("helm uninstall"),
+        "{tagged}"
+    );
+    let mut mesh = Mesh::before();
+    mesh.census(|_| {});
+    mesh.plane(SOURCE, |plane| plane.istiod.as_mut().unwrap().ready = 0);
+    assert!(told(&mesh).contains("before asm-1-28 is removed: 0 of"), "{}", told(&mesh));
+    mesh.snapshot.census = None;
+    let counting = decide(NOW, &mesh.intent, &record, &mesh.snapshot);
+    assert!(counting.view.message.contains("is being counted"), "{}", counting.view.message);
+    assert!(counting.needs.census_since.is_some());
 }
 
 #[test]

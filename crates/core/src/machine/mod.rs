@@ -19,6 +19,7 @@ pub(crate) mod people;
 pub(crate) mod permission;
 pub(crate) mod progress;
 pub(crate) mod relabel;
+pub(crate) mod remains;
 pub(crate) mod source_gone;
 pub(crate) mod start;
 pub(crate) mod staying;
