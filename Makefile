@@ -47,6 +47,8 @@ e2e: compilers
 else
 e2e: ## all scenarios on test control planes; with KUBECONFIG=… SOURCE=… TARGET=… those that fit on that cluster
 	$(E2E) --no-run
+	@# As e2e/src/operator.rs does it, so that it need not: control planes would start while the operator is compiled.
+	cargo build --locked --package meshupgrade-operator --package meshupgrade-cli
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(E2E_TARGETS)
 endif
 

@@ -15,7 +15,7 @@ use crate::scenario::Scenario;
 use crate::{SOURCE, install, operator};
 
 /// No scenario is worth more: a hanging one must not eat the time of the others.
-const DEADLINE: Duration = Duration::from_mins(4);
+const DEADLINE: Duration = Duration::from_mins(8);
 
 /// The control plane with the product installed.
 #[derive(Debug)]

@@ -24,6 +24,8 @@ pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/meshupgr
 pub const TAGS: [&str; 2] = ["e2e-canary", "e2e-stable"];
 /// What is not installed: nothing would run in it.
 const LEFT_OUT: [&str; 4] = ["Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"];
+/// The API server looks for new policies once a second, and needs some time to compile them.
+const NEXT_LOOK: Duration = Duration::from_secs(3);
 /// Longer than any test binary runs.
 pub const TOKEN_SECONDS: i64 = 3 * 3600;
 
@@ -70,7 +72,7 @@ pub async fn served(client: &Client) -> Result<()> {
 }
 
 /// Waits for the admission policies, which the API server compiles a moment after they are written: until the operator in
-/// this namespace may not set a label that is not its own.
+/// this namespace may not set a label that is not its own, and then for the policies that were written too late for that look.
 pub async fn in_force(kubeconfig: &Path, namespace: &str) -> Result<()> {
     let namespaces: Api<Namespace> = Api::all(client_for(kubeconfig).await?);
     let strange = Patch::Merge(json!({"metadata": {"labels": {"team": "strange"}}}));
@@ -84,5 +86,7 @@ pub async fn in_force(kubeconfig: &Path, namespace: &str) -> Result<()> {
             Ok(_) => Ok(None),
         }
     })
-    .await
+    .await?;
+    tokio::time::sleep(NEXT_LOOK).await;
+    Ok(())
 }

@@ -22,10 +22,11 @@ pub struct OperatorSpec {
 impl Default for OperatorSpec {
     fn default() -> Self {
         let flags = [
-            "--lease-duration-seconds=5",
-            "--lease-renew-deadline-seconds=3",
+            // A busy machine may leave an operator, or the API server, without time for some seconds.
+            "--lease-duration-seconds=15",
+            "--lease-renew-deadline-seconds=10",
             "--lease-retry-seconds=1",
-            "--call-timeout-seconds=2",
+            "--call-timeout-seconds=5",
             "--census-interval-seconds=1",
             "--status-interval-seconds=1",
         ];

@@ -21,15 +21,18 @@ impl Tail {
     pub fn at_end(path: &Path) -> Result<Self> {
         let mut tail = Self { path: path.to_owned(), offset: 0 };
         let length = std::fs::metadata(path)?.len();
-        // A line may be half written just now: begin with the next one.
+        // A line may be half written just now: begin with it. The bytes before it may begin within a character.
         tail.offset = length.saturating_sub(1 << 20);
-        let text = tail.read()?;
-        tail.offset += u64::try_from(text.len())?;
+        tail.offset += u64::try_from(tail.bytes()?.len())?;
         Ok(tail)
     }
 
     /// Whole lines from here to the end of the log, without moving on.
     pub fn read(&self) -> Result<String> {
+        Ok(String::from_utf8(self.bytes()?)?)
+    }
+
+    fn bytes(&self) -> Result<Vec<u8>> {
         let mut file = File::open(&self.path)?;
         let length = file.metadata()?.len();
         ensure!(length >= self.offset, "the audit log became shorter: it was rotated or cut");
@@ -38,7 +41,7 @@ impl Tail {
         file.read_to_end(&mut bytes)?;
         let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |position| position + 1);
         bytes.truncate(end);
-        Ok(String::from_utf8(bytes)?)
+        Ok(bytes)
     }
 
     /// Whole lines that came since the last call.

@@ -121,7 +121,7 @@ async fn broken_mesh(s: &mut Scenario, names: [&str; 3], on_failure: &str) -> Re
     s.start_operator()?;
     let spec = json!({
         "targetRevision": TARGET, "waves": waves(names), "completion": {"mode": "Keep"},
-        "restart": {"timeoutSeconds": 3}, "rollback": {"onFailure": on_failure},
+        "restart": {"timeoutSeconds": 10}, "rollback": {"onFailure": on_failure},
     });
     s.upgrade("mesh", spec).await
 }

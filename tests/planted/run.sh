@@ -12,7 +12,7 @@ top=$(git -C "$here" rev-parse --show-toplevel)
 work=$top/target/planted
 tree=$work/tree log=$work/log
 export CARGO_TARGET_DIR=$work/build SEEDS=${SEEDS:-20}
-limit=${LIMIT:-300}
+limit=${LIMIT:-600}
 sequences=(--package meshupgrade-sequences --test sequences)
 core=(--package meshupgrade-core --lib --tests)
 # What `build` returns, unlike any result of tests.

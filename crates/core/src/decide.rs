@@ -8,7 +8,7 @@ use crate::intent::Intent;
 use crate::invariant;
 use crate::machine::pass::Pass;
 use crate::machine::phase::{Phase, Trigger};
-use crate::machine::{aks, back, complete, mesh_config, people, progress, remains, source_gone, start, wave};
+use crate::machine::{aks, back, complete, mesh_config, people, progress, remains, removed, start, wave};
 use crate::observed::Snapshot;
 use crate::record::{Record, RollbackCause, SCHEMA};
 use crate::view;
@@ -29,7 +29,7 @@ pub fn decide(now: Timestamp, intent: &Intent, record: &Record, snapshot: &Snaps
         return too_new(pass, record);
     }
     aks::watch(&mut pass);
-    source_gone::watch(&mut pass);
+    removed::watch(&mut pass);
     turn_back_if_asked(&mut pass);
     people::act(&mut pass);
     let mut steps = 0;
@@ -38,6 +38,7 @@ pub fn decide(now: Timestamp, intent: &Intent, record: &Record, snapshot: &Snaps
         pass.waits.clear();
         steps += 1;
     }
+    removed::note(&mut pass);
     progress::watch(&mut pass);
     handle_retry(&mut pass);
     let decision = finish(pass, record);
@@ -84,7 +85,7 @@ fn turn_back_if_asked(pass: &mut Pass<'_>) {
     }
     if pass.intent.rollback_requested {
         pass.turn_back(RollbackCause::Requested, "spec.rollback.requested is set".into());
-    } else if aks::target_was_removed(pass) {
+    } else if aks::target_was_removed(pass) || removed::target_stays_away(pass) {
         let target = pass.run.target.clone();
         pass.turn_back(
             RollbackCause::TargetRemoved,

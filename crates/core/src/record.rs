@@ -156,6 +156,9 @@ pub struct Run {
     /// Somebody removed the control plane of the source while the waves need it. Not set where Azure is asked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub source_gone: bool,
+    /// Since when the control plane of the target is not there any more, in the middle of the run. Not set where Azure is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_gone_since: Option<Timestamp>,
     /// The last change of control planes that may have been sent to the cloud, or that was seen to be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud: Option<CloudStep>,

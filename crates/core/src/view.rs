@@ -13,7 +13,7 @@ use crate::machine::pass::Pass;
 use crate::machine::people;
 use crate::machine::phase::Phase;
 use crate::machine::remains;
-use crate::machine::source_gone;
+use crate::machine::removed;
 use crate::machine::start::is_before_the_start;
 use crate::machine::wave::front_of;
 use crate::plan::PlannedWave;
@@ -81,7 +81,7 @@ fn message(pass: &Pass<'_>, wait: Option<&Wait>) -> String {
         Phase::Preflight => "preflight".to_owned(),
         Phase::Planned => format!("plan: {} waves, {} workloads", pass.plan.waves.len(), pass.plan.workloads),
         Phase::StartingControlPlane => format!("waiting for the control plane of {}", run.target),
-        Phase::Migrating | Phase::Soaking => match source_gone::told(pass) {
+        Phase::Migrating | Phase::Soaking => match removed::told(pass) {
             Some(because) => format!("wave {name:?} ({because})"),
             None if pass.intent.rollback_requested && pass.repairs_what_has_no_source() => {
                 format!(

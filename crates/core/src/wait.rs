@@ -51,6 +51,8 @@ wait_reasons! {
     PreflightFailed => true,
     /// The target's control plane does not exist yet.
     RevisionNotFound => false,
+    /// Somebody removed the target's control plane in the middle of the run.
+    TargetRemoved => true,
     /// An istiod that is needed is not ready.
     IstiodNotReady => false,
     /// An injector webhook that is needed is missing, or has no CA.

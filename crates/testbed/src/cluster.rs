@@ -21,6 +21,7 @@ use crate::control_plane::ControlPlane;
 use crate::credentials::Credentials;
 use crate::istio::{IstioRevision, Istiods, SYSTEM_NAMESPACE};
 use crate::lock;
+use crate::mesh::PATIENCE;
 use crate::ports::Ports;
 use crate::process::{Kept, Spec, end_all};
 
@@ -146,7 +147,7 @@ impl Cluster {
     }
 
     async fn api_ready(&self) -> Result<()> {
-        wait_for("the API server", Duration::from_mins(1), || async {
+        wait_for("the API server", PATIENCE, || async {
             let request = http::Request::get("/readyz").body(Vec::new())?;
             Ok(Some(self.own.request_text(request).await?))
         })

@@ -17,8 +17,8 @@ use crate::process::Kept;
 
 /// The Secret with the root certificate of the mesh.
 const ROOT_SECRET: &str = "istio-ca-secret";
-/// istiod normally needs 3 seconds; a loaded machine needs more.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// For an API server or an istiod. They normally need 3 seconds; on a machine that compiles something else they need more.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
 impl Cluster {
     /// Installs a revision and waits until it injects and its Deployment is available.

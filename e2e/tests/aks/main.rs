@@ -27,21 +27,21 @@ fn aks(name: &str, body: impl AsyncFnOnce(&mut Scenario) -> Result<()>) {
     scenario_of(Kind::Aks, name, body);
 }
 
-/// Two waves of one namespace each, on the source. In the second one everything is slow, so that there is a middle.
-fn mesh(names: [&str; 2]) -> Mesh {
+/// Two waves of one namespace each, on the source. In the second one each of two pods takes its time, so that there is a middle.
+fn mesh(names: [&str; 2], ready_after: &str) -> Mesh {
     let [first, second] = names;
     Mesh::new()
         .on(SOURCE, first)
         .on(SOURCE, second)
         .app(App::deployment(first, "web").replicas(2))
         .app(App::stateful_set(first, "db"))
-        .app(App::deployment(second, "slow").replicas(2).set("ready-after", "1500ms"))
+        .app(App::deployment(second, "slow").replicas(2).set("ready-after", ready_after))
         .deployments(second, &["waiting"])
 }
 
 /// Applies mesh and MeshUpgrade, with an operator that signs in to Azure.
 async fn begin(s: &mut Scenario, azure: &Azure, names: [&str; 2], more: Value) -> Result<Mesh> {
-    begin_with(s, azure, mesh(names), names, more).await
+    begin_with(s, azure, mesh(names, "1500ms"), names, more).await
 }
 
 /// The same with another mesh.

@@ -9,7 +9,7 @@ use meshupgrade_e2e::{Mesh, SOURCE, Scenario, TARGET};
 use meshupgrade_testbed::wait_for;
 use serde_json::json;
 
-use super::{End, RUN, aks, begin};
+use super::{End, RUN, aks, begin, begin_with, mesh};
 
 /// A scenario with az, which is installed before the time of the scenario begins.
 #[expect(clippy::panic, reason = "that is how a test fails")]
@@ -89,7 +89,7 @@ async fn approve(s: &Scenario) -> Result<()> {
 /// Somebody completes when half of the workloads are moved: the others are moved all the same, and there is nothing left to
 /// accept at the end.
 async fn completed(s: &mut Scenario) -> Result<()> {
-    let names = ["ac-first", "ac-second"];
+    let names = ["aj-first", "aj-second"];
     let azure = Azure::start(s, &[SOURCE]).await?;
     let (mesh, az) = tokio::try_join!(between_the_waves(s, &azure, names), Az::sign_in(&azure.simulator))?;
     az.mesh("upgrade complete", &["--yes"]).await?;
@@ -112,9 +112,12 @@ fn what_az_completed_goes_on_to_the_end() {
     with_az("aks_az_complete", async |s: &mut Scenario| completed(s).await);
 }
 
-/// The run up to a batch of its second wave that takes its time, with az signed in.
+/// The run up to a batch of its second wave that takes longer than a command of az, which is signed in. The run ends nothing
+/// by itself: however slow az is, it finds the upgrade.
 async fn within_a_batch<'a>(s: &mut Scenario, azure: &'a Azure, names: [&str; 2]) -> Result<(Mesh, Az<'a>)> {
-    let (mesh, az) = tokio::try_join!(begin(s, azure, names, json!({})), Az::sign_in(&azure.simulator))?;
+    let az = Az::sign_in(&azure.simulator).await?;
+    let manual = json!({"completion": {"mode": "Manual"}});
+    let mesh = begin_with(s, azure, mesh(names, "6s"), names, manual).await?;
     s.wait_status_within(RUN, "mesh", "the second wave", |status| {
         status.run.as_ref().is_some_and(|run| run.wave == 1 && run.batch.is_some())
     })

@@ -16,7 +16,8 @@ async fn begin(s: &mut Scenario, names: [&str; 2]) -> Result<Mesh> {
     s.mesh(Mesh::new().on(SOURCE, first).app(App::deployment(first, "web").replicas(2))).await?;
     let dropped = Mesh::new()
         .on(GONE, lost)
-        .app(App::deployment(lost, "api").replicas(2))
+        // Slow, so that its batch is open for a while.
+        .app(App::deployment(lost, "api").replicas(2).set("ready-after", "1500ms"))
         .app(App::stateful_set(lost, "db"));
     s.apply_mesh(&dropped).await?;
     let started = || async {

@@ -43,7 +43,7 @@ async fn mend(s: &Scenario, namespace: &str, name: &str) -> Result<()> {
 async fn wave_goes_back(s: &mut Scenario) -> Result<()> {
     let names = ["fw-first", "fw-second"];
     let more =
-        json!({"restart": {"timeoutSeconds": 3}, "rollback": {"onFailure": "Automatic", "scope": "Wave"}});
+        json!({"restart": {"timeoutSeconds": 10}, "rollback": {"onFailure": "Automatic", "scope": "Wave"}});
     let mesh = begin(s, names, &["broken"], more).await?;
     let status = s.wait_blocked("mesh", "WaveRolledBack").await?;
     ensure!(status.phase == "Migrating", "paused, not over: {}", status.phase);
@@ -71,7 +71,7 @@ fn a_wave_goes_back_alone_and_forward_once_more() {
 /// is tried again.
 async fn tolerated(s: &mut Scenario) -> Result<()> {
     let names = ["ft-first", "ft-second"];
-    let more = json!({"restart": {"timeoutSeconds": 3, "maxFailedWorkloads": 1}});
+    let more = json!({"restart": {"timeoutSeconds": 10, "maxFailedWorkloads": 1}});
     let mesh = begin(s, names, &["a-broken"], more).await?;
     s.wait_blocked("mesh", "WorkloadPassedOver").await?;
     let web = deployment(names[1], "web");
@@ -94,7 +94,7 @@ fn a_tolerated_failure_holds_up_the_end_of_its_wave_only() {
 /// The workload has ten minutes, its wave a few seconds.
 async fn deadline(s: &mut Scenario) -> Result<()> {
     let names = ["fd-first", "fd-second"];
-    let more = json!({"restart": {"progressDeadlineSeconds": 5}, "rollback": {"onFailure": "Automatic"}});
+    let more = json!({"restart": {"progressDeadlineSeconds": 15}, "rollback": {"onFailure": "Automatic"}});
     let mesh = begin(s, names, &["broken"], more).await?;
     let status = s.wait_phase("mesh", "RolledBack").await?;
     let rollback = status.run.and_then(|run| run.rollback).context("no cause")?;

@@ -15,7 +15,8 @@ use crate::{begin, deployment, slow_mesh, spec, up_to_the_middle, wait_patched};
 
 async fn wait_leader(s: &Scenario, identity: &str) -> Result<()> {
     let leases: Api<Lease> = Api::namespaced(s.client(), NAMESPACE);
-    wait_for(&format!("{identity} to lead"), Duration::from_secs(20), || async {
+    // More than twice the lease of one that was killed.
+    wait_for(&format!("{identity} to lead"), Duration::from_secs(40), || async {
         let all = leases.list(&ListParams::default()).await?;
         let holders = all.items.into_iter().filter_map(|lease| lease.spec?.holder_identity);
         Ok(holders.into_iter().any(|holder| holder == identity).then_some(()))
@@ -72,7 +73,7 @@ fn scaled_to_zero_for_a_while() {
 
 /// Longer than a workload may take, with a batch open: time in which nobody looked is no workload's failure.
 async fn away_for_long(s: &mut Scenario) -> Result<()> {
-    const TIMEOUT_SECONDS: u64 = 6;
+    const TIMEOUT_SECONDS: u64 = 12;
     let name = "al-shop";
     let (slow, waiting) = (deployment(name, "slow"), deployment(name, "waiting"));
     let rolling = Mesh::new().app(App::deployment(name, "slow").replicas(2).set("ready-after", "1500ms"));

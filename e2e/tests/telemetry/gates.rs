@@ -169,7 +169,11 @@ fn refused_configuration_pauses_the_run_until_a_retry() {
         let spec = json!({"analysis": {"metrics": metrics}});
         let (mesh, telemetry) =
             begin(s, ["gt-istiod-first", "gt-istiod-shop"], Fault::rejects_configuration, spec).await?;
-        let status = s.wait_blocked("mesh", "AnalysisFailed").await?;
+        let status = s
+            .wait_status_within(RUN, "mesh", "a failed analysis", |status| {
+                status.blocked.iter().any(|row| row.reason == "AnalysisFailed")
+            })
+            .await?;
         passed(&status, "canary", &["rejects", "connected", "restarts", "own"])?;
         let refused =
             status.analysis.iter().find(|sample| sample.wave == "shop" && sample.metric == "rejects");

@@ -90,7 +90,7 @@ async fn gone_and_back(telemetry: &mut Telemetry) -> Result<()> {
     telemetry.start_prometheus().await?;
     ensure!(telemetry.prometheus_url() == url, "at the same address");
     // What was scraped only before: the pods on the source.
-    let query = format!("max_over_time({}[2m:1s])", connected(SOURCE));
+    let query = format!("max_over_time({}[10m:1s])", connected(SOURCE));
     let most = telemetry.value(&query).await?.context("its data are lost")?;
     ensure!(most >= 4.0, "{most}");
     until(telemetry, &error_share("web"), |share| near(share, 0.25)).await

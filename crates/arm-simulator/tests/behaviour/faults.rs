@@ -93,7 +93,7 @@ async fn a_put_whose_client_is_gone_is_carried_out() {
     let bench = Bench::start().await;
     let mut body = bench.get_cluster().await;
     set_revisions(&mut body, &BOTH);
-    bench.simulator.plant(Call::PutCluster, Fault::Delay(Duration::from_millis(300))).unwrap();
+    bench.simulator.plant(Call::PutCluster, Fault::Delay(Duration::from_secs(1))).unwrap();
     tokio::select! {
         _ = bench.put(&body) => panic!("it was answered"),
         () = until(|| bench.simulator.pending_faults() == 0) => {}

@@ -155,7 +155,7 @@ impl Bench {
     pub async fn ended(&self, accepted: &Answered) -> Value {
         let url =
             accepted.header("azure-asyncoperation").unwrap_or_else(|| panic!("{accepted:?}")).to_owned();
-        for _ in 0..500 {
+        for _ in 0..1500 {
             let state = self.send(Method::GET, &url, None, None).await.json();
             if state["status"] != "InProgress" {
                 return state;
@@ -189,7 +189,7 @@ pub async fn read(request: reqwest::RequestBuilder) -> reqwest::Result<Answered>
 
 /// Waits until this holds.
 pub async fn until(mut holds: impl FnMut() -> bool) {
-    for _ in 0..500 {
+    for _ in 0..1500 {
         if holds() {
             return;
         }

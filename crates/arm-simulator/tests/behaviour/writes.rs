@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::{Bench, set_revisions, until};
 
 /// Long enough for a few requests on a busy machine.
-const LONG: Duration = Duration::from_secs(1);
+const LONG: Duration = Duration::from_secs(3);
 
 #[tokio::test]
 async fn an_accepted_put_is_updating_until_its_operation_ends() {

@@ -1,14 +1,19 @@
 //! Others write to the same cluster, at each stage of a run: what they did is seen, told, and never written over.
 
+use std::time::Duration;
+
 use meshupgrade_arm_simulator::{Call, Fault};
 use meshupgrade_core::machine::phase::Phase;
 use meshupgrade_core::record::RollbackCause;
 use meshupgrade_core::wait::WaitReason;
 
 use crate::mesh::{OTHER, SOURCE, TARGET};
+use crate::process::TIMEOUT_SECONDS;
 use crate::world::{Stage, Way, World, case, run_all};
 
 const BOTH: &[&str] = &[SOURCE, TARGET];
+/// How late a request is that a write of others comes before: on a busy machine too, and yet within the request's timeout.
+const LATE: Fault = Fault::Delay(Duration::from_millis(TIMEOUT_SECONDS * 700));
 
 fn shows(world: &World, reason: WaitReason) -> Result<String, String> {
     world.shown.get(&reason).cloned().ok_or_else(|| format!("{reason} was not shown: {:?}", world.shown))
@@ -34,10 +39,7 @@ fn the_same_upgrade_is_taken_over() {
 #[test]
 fn the_same_upgrade_in_the_same_moment() {
     let mut world = World::new();
-    world.at(Stage::StartDue, |world| {
-        let late = std::time::Duration::from_millis(200);
-        world.azure.plant(Call::PutCluster, Fault::Delay(late)).unwrap();
-    });
+    world.at(Stage::StartDue, |world| world.azure.plant(Call::PutCluster, LATE).unwrap());
     world
         .until("the start is due", |world| !world.azure.accepted_puts().is_empty() || world.is_due())
         .unwrap();
@@ -55,8 +57,7 @@ fn an_upgrade_that_begins_between_two_readings() {
         Way::BOTH.map(|way| {
             case(format!("{list:?}, {way:?}"), move || {
                 let mut world = World::new().turned(way);
-                let late = Fault::Delay(std::time::Duration::from_millis(300));
-                world.azure.plant(Call::MeshUpgrades, late).unwrap();
+                world.azure.plant(Call::MeshUpgrades, LATE).unwrap();
                 world.until("the cluster is read", |world| world.calls(Call::GetCluster) > 0)?;
                 world.put_by_somebody_else(list);
                 world.until("it is answered", |world| world.calls(Call::MeshUpgrades) > 0)?;

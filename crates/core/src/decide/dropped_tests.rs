@@ -11,6 +11,8 @@ use crate::inventory::{Pair, discover_source};
 use crate::labels;
 use crate::machine::phase::Phase;
 use crate::planning;
+use crate::record::RollbackCause;
+use crate::wait::WaitReason;
 
 const GONE: &str = "asm-1-26";
 
@@ -139,4 +141,35 @@ fn a_source_that_is_removed_in_the_waves_is_told() {
     gone.intent.repairs_dropped = true;
     let repair = decide(at(0), &gone.intent, &record, &gone.snapshot);
     assert!(repair.events.iter().all(|event| event.reason != "CompletedBySomebody"), "{:?}", repair.events);
+}
+
+/// Somebody removes the control plane of the target in the waves. One that comes back, as when a tool replaces it, changes nothing.
+#[test]
+fn a_target_that_stays_away_turns_the_run_back() {
+    let (present, mut gone) = (Mesh::before(), Mesh::before());
+    gone.snapshot.webhooks.retain(|webhook| webhook.revision.as_ref() != Some(&present.target));
+    gone.snapshot.control_planes.remove(&present.target);
+    for phase in [Phase::Migrating, Phase::Soaking, Phase::Completing] {
+        let mut record = stored(&present, phase, &json!({}));
+        for (second, mesh) in [(0, &gone), (59, &gone), (60, &present), (70, &gone), (129, &gone)] {
+            let decision = decide(at(second), &mesh.intent, &record, &mesh.snapshot);
+            assert_eq!(run(&decision).rollback, None, "{phase} {second}");
+            let told = decision.view.blocked.iter().find(|wait| wait.reason == WaitReason::TargetRemoved);
+            assert_eq!(told.is_some(), std::ptr::eq(mesh, &raw const gone), "{phase} {second}");
+            record = decision.record;
+        }
+        let back = decide(at(130), &gone.intent, &record, &gone.snapshot);
+        let cause = run(&back).rollback.as_ref().map(|it| it.cause);
+        assert_eq!(cause, Some(RollbackCause::TargetRemoved), "{phase}");
+    }
+    // There is nowhere to go.
+    gone.snapshot.webhooks.clear();
+    gone.snapshot.control_planes.clear();
+    let mut record = stored(&present, Phase::Migrating, &json!({}));
+    for second in [0, 100] {
+        let stalled = decide(at(second), &gone.intent, &record, &gone.snapshot);
+        assert_eq!(run(&stalled).rollback, None);
+        assert!(stalled.view.message.contains("install it again"), "{}", stalled.view.message);
+        record = stalled.record;
+    }
 }

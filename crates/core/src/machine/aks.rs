@@ -16,7 +16,7 @@ use crate::ids::Revision;
 use crate::machine::complete;
 use crate::machine::pass::{Pass, after, shown};
 use crate::machine::phase::Phase;
-use crate::machine::source_gone::without_a_way_back;
+use crate::machine::removed::without_a_way_back;
 use crate::machine::staying;
 use crate::record::CloudStep;
 use crate::wait::WaitReason;

@@ -20,7 +20,7 @@ pub(crate) mod permission;
 pub(crate) mod progress;
 pub(crate) mod relabel;
 pub(crate) mod remains;
-pub(crate) mod source_gone;
+pub(crate) mod removed;
 pub(crate) mod start;
 pub(crate) mod staying;
 pub(crate) mod tag_services;

@@ -468,6 +468,7 @@ fn new_run(intent: &Intent, counter: u32) -> Run {
         progress: None,
         gate: None,
         source_gone: false,
+        target_gone_since: None,
         completion_held_since: None,
         cloud: None,
         cloud_done: false,

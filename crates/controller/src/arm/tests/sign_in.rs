@@ -72,12 +72,12 @@ async fn a_token_is_used_to_its_end_when_there_is_no_new_one() {
         if !is_sign_in(request) {
             return ok(&cluster(&["asm-1-27"]));
         }
-        if count() == 0 { token("token-0", 4) } else { error("503 No", "x", "m") }
+        if count() == 0 { token("token-0", 8) } else { error("503 No", "x", "m") }
     });
     cloud.arm.read(&id()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(3100)).await;
+    tokio::time::sleep(Duration::from_millis(6200)).await;
     assert!(cloud.arm.read(&id()).await.is_ok());
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let problem = cloud.arm.read(&id()).await.unwrap_err();
     assert!(problem.to_string().starts_with("The operator could not sign in to Azure."), "{problem}");
     assert_eq!(problem.class, Class::Transient { retry_after_seconds: None });

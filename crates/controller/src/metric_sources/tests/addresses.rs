@@ -21,7 +21,7 @@ async fn loopback_and_metadata_are_refused_in_every_writing_before_a_connection(
         "[fd00:ec2::254]",
         "255.255.255.255",
     ] {
-        let source = Source { timeout: SHORT, ..source_with(&format!("http://{host}:{port}"), "") };
+        let source = source_with(&format!("http://{host}:{port}"), "");
         let problem = problem(&source).await;
         assert_eq!(problem.kind, ProblemKind::Forbidden, "{host}: {problem}");
         assert!(!problem.message.contains(host), "{problem}");

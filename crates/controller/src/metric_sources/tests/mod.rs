@@ -16,8 +16,10 @@ use meshupgrade_core::measure::{Answer, Problem, ProblemKind, Query};
 use super::config::{self as sources, Source};
 use super::{address, client};
 
-/// How long the tests wait for what must not come. Also the timeout of misbehaving sources.
+/// How long the tests wait for what must not come. Also the timeout of sources that do not answer in time.
 const SHORT: Duration = Duration::from_millis(400);
+/// How long they wait for what must come. Also the timeout of all other sources.
+const LONG: Duration = Duration::from_secs(8);
 
 /// The process of the operator does this at its start.
 fn install_tls() {
@@ -31,9 +33,9 @@ fn source_with(url: &str, settings: &str) -> Source {
     Source::clone(&sources::parse(&text).unwrap()["a"])
 }
 
-/// A source that may be on loopback, and has little time.
+/// A source that may be on loopback.
 fn source(url: &str) -> Source {
-    Source { timeout: SHORT, ..source_with(url, "- allow: [Loopback]\n") }
+    Source { timeout: LONG, ..source_with(url, "- allow: [Loopback]\n") }
 }
 
 fn query(promql: &str) -> Query {

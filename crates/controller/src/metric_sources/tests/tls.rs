@@ -9,7 +9,7 @@ fn serve(authority: &Authority, name: &str) -> Server {
 
 fn trusting(port: u16, authority: &Authority) -> Source {
     let source = source(&format!("https://127.0.0.1:{port}"));
-    Source { ca_file: Some(authority.file.clone()), timeout: 10 * SHORT, ..source }
+    Source { ca_file: Some(authority.file.clone()), ..source }
 }
 
 #[tokio::test]
