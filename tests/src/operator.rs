@@ -270,7 +270,7 @@ impl Operator {
     /// Takes a census if one is due; it is not taken from caches.
     fn count(&mut self, world: &World) {
         if self.counts_at().is_some_and(|since| since <= world.now) {
-            self.census = Some(Arc::new(crate::census::take(world)));
+            self.census = Some(Arc::new(crate::census::take(world, &self.needs)));
             self.dirty = true;
         }
     }
@@ -340,6 +340,7 @@ impl Operator {
             namespaces,
             workloads,
             gateways: BTreeMap::new(),
+            addon_namespaces: BTreeSet::new(),
             gateway_services: BTreeMap::new(),
             aks: None,
             shared_mesh: BTreeMap::new(),

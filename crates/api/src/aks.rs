@@ -1,7 +1,7 @@
 //! `spec.controlPlane.aks`: the managed cluster of Azure whose Istio add-on has the control planes.
 
+pub use meshupgrade_core::aks::ISTIO_NAMESPACE;
 use meshupgrade_core::aks::id::{ClusterId, InvalidId};
-pub use meshupgrade_core::gate::AKS_NAMESPACE as ISTIO_NAMESPACE;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -12,7 +12,6 @@ use meshupgrade_api::MeshUpgrade;
 use meshupgrade_core::decision::Needs;
 use meshupgrade_core::ids::{NamespaceName, Uid, WorkloadRef};
 use meshupgrade_core::intent::Intent;
-use meshupgrade_core::labels;
 use meshupgrade_core::observed::{IstiodService, LoadBalancer, OtherUpgrade, Snapshot};
 
 use crate::census::Censuses;
@@ -46,6 +45,8 @@ pub struct Settings {
     pub proxy_interval: Option<Duration>,
     /// The operator's own workload, which is restarted last.
     pub operator: Option<WorkloadRef>,
+    /// Namespaces in which the AKS add-on may have gateways.
+    pub addon_namespaces: BTreeSet<NamespaceName>,
 }
 
 /// What every pass shares.
@@ -148,7 +149,8 @@ impl Context {
             self.all_upgrades().iter().filter_map(|upgrade| upgrade.intent().ok()).collect();
         self.config_maps.retain(&intents.iter().map(|intent| intent.istio_namespace.clone()).collect());
         self.istiod_services.retain(&intents.iter().map(|intent| intent.istio_namespace.clone()).collect());
-        self.gateway_services.retain(&intents.iter().flat_map(gateway_namespaces).collect());
+        self.gateway_services
+            .retain(&intents.iter().flat_map(|intent| self.gateway_namespaces(intent).cloned()).collect());
     }
 
     /// What one pass sees; `None` until the ConfigMaps of its Istio namespace are known, and the Services of gateways if they can be.
@@ -172,6 +174,7 @@ impl Context {
             applied: self.memory.applied(&intent.uid),
             refused: self.memory.refused(&intent.uid),
             operator: self.settings.operator.clone(),
+            addon_namespaces: self.settings.addon_namespaces.clone(),
             aks: self.managed_clusters.last(&intent.uid),
             answers: self.metric_sources.answers(&intent.uid),
             ..self.stores.snapshot(&intent.istio_namespace, &config_maps)
@@ -181,12 +184,12 @@ impl Context {
     /// The Services of the add-on's gateways by namespace, without a namespace in which they cannot be read: nothing waits for a right
     /// that is missing. `None` while they are being read.
     fn gateway_services(&self, intent: &Intent) -> Option<BTreeMap<NamespaceName, Vec<Arc<LoadBalancer>>>> {
-        let read = gateway_namespaces(intent).map(|name| (self.gateway_services.look(&name), name));
+        let read = self.gateway_namespaces(intent).map(|name| (self.gateway_services.look(name), name));
         let mut known = BTreeMap::new();
         // All of them are asked for before the first one is awaited.
         for (services, name) in read.collect::<Vec<_>>() {
             match services {
-                Look::Known(services) => drop(known.insert(name, services)),
+                Look::Known(services) => drop(known.insert(name.clone(), services)),
                 Look::Unreadable => {}
                 Look::Awaited => return None,
             }
@@ -205,8 +208,8 @@ impl Context {
         }
         // Without a right to Services the run goes on.
         let of_istiod = self.istiod_services.delay(istio).map(|problem| told("Services", istio, problem));
-        let of_gateways = gateway_namespaces(intent).find_map(|name| {
-            self.gateway_services.delay(&name).map(|problem| told("Services", &name, problem))
+        let of_gateways = self.gateway_namespaces(intent).find_map(|name| {
+            self.gateway_services.delay(name).map(|problem| told("Services", name, problem))
         });
         of_istiod.or(of_gateways).map(|told| ("ServicesUnreadable", told))
     }
@@ -229,7 +232,13 @@ impl Context {
         self.metric_sources.want(&intent.uid, &needs.queries);
         self.managed_clusters.want(&intent.uid, needs.aks.as_ref());
         let since = needs.census_since?;
-        self.censuses.want(self, intent, &needs.rights, since)
+        self.censuses.want(self, intent, needs, since)
+    }
+
+    /// Where the add-on may have gateways, if the mesh is the add-on's.
+    fn gateway_namespaces(&self, intent: &Intent) -> impl Iterator<Item = &NamespaceName> {
+        let addon = intent.is_addon();
+        self.settings.addon_namespaces.iter().filter(move |_| addon)
     }
 
     fn other_upgrades(&self, upgrade: &MeshUpgrade) -> Vec<OtherUpgrade> {
@@ -242,12 +251,6 @@ impl Context {
         others.sort_by(|a, b| a.name.cmp(&b.name));
         others
     }
-}
-
-/// Where the add-on has its own gateways, if the mesh is the add-on's.
-fn gateway_namespaces(intent: &Intent) -> impl Iterator<Item = NamespaceName> + use<> {
-    let addon = intent.is_addon();
-    labels::ADDON_GATEWAYS.into_iter().filter(move |_| addon).map(NamespaceName::from)
 }
 
 fn other_upgrade(upgrade: &MeshUpgrade, other: &MeshUpgrade) -> OtherUpgrade {

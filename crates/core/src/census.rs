@@ -1,6 +1,7 @@
 //! A cluster-wide look at everything that refers to a revision: taken for the plan and for completion only, by paged
 //! lists that are folded page by page, so that memory follows what is remarkable and not the size of the cluster.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
@@ -32,6 +33,11 @@ pub struct Census {
     pub proxies: BTreeMap<NamespaceName, BTreeMap<Revision, u32>>,
     /// Live proxies of Deployments, StatefulSets and DaemonSets by revision and workload.
     pub workloads: BTreeMap<Revision, BTreeMap<WorkloadRef, u32>>,
+    /// Namespaces in which pods without a proxy are counted too, from [`crate::decision::Needs::sidecars_in`].
+    pub sidecars_in: BTreeSet<NamespaceName>,
+    /// Pods without a proxy of Deployments, StatefulSets and DaemonSets in these namespaces, without finished and terminating ones. Whether
+    /// they are to have one is for others to say.
+    pub without_proxy: BTreeMap<WorkloadRef, u32>,
     /// Versions of these proxies (see [`crate::pods::image_version`]), without those whose pod fixes its image.
     pub versions: BTreeMap<Revision, BTreeMap<WorkloadRef, BTreeMap<String, u32>>>,
     /// Live proxies that no Deployment, StatefulSet or DaemonSet owns: bare pods, Jobs, other controllers, gateways
@@ -137,8 +143,11 @@ pub enum ReferenceKind {
 impl Census {
     /// Counts one pod.
     pub fn add_pod(&mut self, pod: &Pod) {
-        let Some(proxy) = pod.proxy.as_ref().filter(|_| !pod.finished) else {
+        if pod.finished {
             return;
+        }
+        let Some(proxy) = &pod.proxy else {
+            return self.add_pod_without_proxy(pod);
         };
         if pod.labels.get("app").is_some_and(|app| app == "ztunnel") {
             // The node proxy of ambient mode: its container has the sidecar's name, but it belongs to no revision.
@@ -176,6 +185,15 @@ impl Census {
         }
     }
 
+    fn add_pod_without_proxy(&mut self, pod: &Pod) {
+        if pod.deletion.is_some() || !self.sidecars_in.contains(&pod.namespace) {
+            return;
+        }
+        if let Some(workload) = workload_of(pod) {
+            *self.without_proxy.entry(workload).or_default() += 1;
+        }
+    }
+
     /// Takes note of an EnvoyFilter, if any of its patches is for certain versions of the proxy only.
     pub fn add_versioned_filter(&mut self, filter: VersionedFilter) {
         if filter.versions.is_empty() {
@@ -206,6 +224,34 @@ impl Census {
             }
         }
         part
+    }
+
+    /// What of this is not of certain workloads.
+    #[must_use]
+    pub fn without(&self, leaves: impl Fn(&WorkloadRef) -> bool) -> Cow<'_, Self> {
+        let left: Vec<(Revision, WorkloadRef, u32)> = self
+            .workloads
+            .iter()
+            .flat_map(|(revision, workloads)| {
+                workloads.iter().map(move |(workload, count)| (revision.clone(), workload.clone(), *count))
+            })
+            .filter(|(_, workload, _)| leaves(workload))
+            .collect();
+        if left.is_empty() {
+            return Cow::Borrowed(self);
+        }
+        let mut rest = self.clone();
+        for (revision, workload, count) in left {
+            if let Some(workloads) = rest.workloads.get_mut(&revision) {
+                workloads.remove(&workload);
+            }
+            let Some(counts) = rest.proxies.get_mut(&workload.namespace) else { continue };
+            if let Some(all) = counts.get_mut(&revision) {
+                *all = all.saturating_sub(count);
+            }
+            counts.retain(|_, all| *all > 0);
+        }
+        Cow::Owned(rest)
     }
 
     /// Workloads with proxies of a revision that have another version than its injector gives now, and how many such proxies.

@@ -111,7 +111,11 @@ fn handle_retry(pass: &mut Pass<'_>) {
     }
 }
 
-fn finish(pass: Pass<'_>, before: &Record) -> Decision {
+fn finish(mut pass: Pass<'_>, before: &Record) -> Decision {
+    if pass.needs.census_since.is_some() && pass.started() {
+        let namespaces = pass.plan.waves.iter().flat_map(|wave| wave.namespaces.iter().cloned());
+        pass.needs.sidecars_in = namespaces.collect();
+    }
     let record = pass.record();
     let view = view::of(&pass);
     let Pass { effects, mut events, effect_events, wake, needs, .. } = pass;

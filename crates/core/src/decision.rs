@@ -66,6 +66,8 @@ pub struct Needs {
     pub pods: BTreeSet<NamespaceName>,
     /// A census that began no earlier than this.
     pub census_since: Option<Timestamp>,
+    /// Namespaces in which a census is to count pods without a proxy as well: those of the run.
+    pub sidecars_in: BTreeSet<NamespaceName>,
     /// What a census is to ask of the operator's own rights: whether it may patch these.
     pub rights: BTreeSet<About>,
     /// Queries of metric sources whose answers are needed. An answer is kept for as long as its query is listed here.

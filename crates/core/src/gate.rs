@@ -1,14 +1,12 @@
 //! The control-plane gate: never move a pod to a revision that cannot take it.
 
+use crate::aks::ISTIO_NAMESPACE;
 use crate::ids::{NamespaceName, Revision, WorkloadKind, WorkloadRef};
 use crate::inventory::own_injector;
 use crate::observed::{Istiod, Snapshot};
 use crate::pods::workload_of;
 use crate::trouble::trouble;
 use crate::wait::{Wait, WaitReason};
-
-/// Where the AKS add-on has its control planes. Source: `istio-deploy-addon.md` of Azure's documentation.
-pub const AKS_NAMESPACE: &str = "aks-istio-system";
 
 /// Why pods must not be moved to a revision now; `None` when its istiod, injector webhook and injector configuration
 /// are all in place.
@@ -91,7 +89,7 @@ pub fn new_control_plane(
 
 /// How a person starts a control plane: that of the AKS add-on is known by its namespace.
 fn start_command(istio_namespace: &NamespaceName, revision: &Revision) -> String {
-    if istio_namespace.as_str() == AKS_NAMESPACE {
+    if istio_namespace.as_str() == ISTIO_NAMESPACE {
         return format!("az aks mesh upgrade start -g RESOURCE_GROUP -n CLUSTER --revision {revision}");
     }
     format!("helm install istiod-{revision} istio/istiod -n {istio_namespace} --set revision={revision}")
@@ -99,7 +97,7 @@ fn start_command(istio_namespace: &NamespaceName, revision: &Revision) -> String
 
 /// How a person removes a control plane; `verb` is what that is for `az`: `complete` or `rollback`.
 pub fn removal_command(istio_namespace: &NamespaceName, revision: &Revision, verb: &str) -> String {
-    if istio_namespace.as_str() == AKS_NAMESPACE {
+    if istio_namespace.as_str() == ISTIO_NAMESPACE {
         return format!("az aks mesh upgrade {verb} -g RESOURCE_GROUP -n CLUSTER");
     }
     format!("helm uninstall istiod-{revision} -n {istio_namespace}")

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use crate::aks::gateways::is_gateway;
 use crate::aks::seen::SetRevisions;
 use crate::decision::Decision;
 use crate::effect::{Effect, MeshConfigChange, MeshConfigEdit, MoveTag, MoveTagService};
 use crate::gate;
 use crate::ids::{NamespaceName, Revision, WorkloadKind};
 use crate::intent::Intent;
-use crate::inventory::is_system;
 use crate::machine::people;
 use crate::machine::phase::Phase;
 use crate::mesh_config::map_of;
@@ -104,7 +104,7 @@ fn success_is_proven(
         Some(census)
             if skipped
                 || census.workloads.get(&run.source).is_none_or(|workloads| {
-                    workloads.keys().all(|workload| is_system(intent, &workload.namespace))
+                    workloads.keys().all(|workload| is_gateway(intent, snapshot, workload))
                 }) => {}
         _ => found.push(format!("I4: success, though workloads are on {} or were not counted", run.source)),
     }

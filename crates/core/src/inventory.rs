@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::aks::gateways as addon;
 use crate::census::is_gateway_api;
 use crate::gate;
 use crate::gateways;
@@ -212,10 +213,7 @@ fn hidden_by_injection_label(snapshot: &Snapshot, pair: Pair<'_>, namespace: &Na
 
 /// Namespaces that are never touched: Istio's own and those that Istio never injects.
 pub fn is_system(intent: &Intent, namespace: &NamespaceName) -> bool {
-    let gateways_of_the_addon = intent.is_addon() && labels::ADDON_GATEWAYS.contains(&namespace.as_str());
-    *namespace == intent.istio_namespace
-        || gateways_of_the_addon
-        || labels::NEVER_INJECTED.contains(&namespace.as_str())
+    *namespace == intent.istio_namespace || labels::NEVER_INJECTED.contains(&namespace.as_str())
 }
 
 /// Finds the source: the one revision other than the target that namespaces resolve to, or that an interrupted run to
@@ -400,6 +398,7 @@ pub fn members<'a>(
             group(snapshot, workload) == wanted
                 && !is_only_home(workload)
                 && is_ours(namespace, workload)
+                && !addon::is_gateway(intent, snapshot, &workload.reference)
                 && takes_part(snapshot, pair, namespace, workload)
                 && unrestartable(intent, snapshot, workload).is_none()
         })

@@ -34,10 +34,6 @@ pub const RETRY: &str = "meshupgrade.io/retry";
 /// Annotation on the MeshUpgrade: one of the values in `status.actions`, for example `approve/3f9c2a1b`.
 pub const ACTION: &str = "meshupgrade.io/action";
 
-/// Where the AKS add-on has its own gateways, one Deployment for each revision, which come and go with it.
-/// Source: `istio-upgrade.md` and `istio-deploy-egress.md` of Azure's documentation.
-pub const ADDON_GATEWAYS: [&str; 2] = ["aks-istio-ingress", "aks-istio-egress"];
-
 /// Namespaces that Istio never injects, whatever their labels.
 /// Source: `IgnoredNamespaces` of Istio's injector (pkg/kube/inject).
 pub const NEVER_INJECTED: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "local-path-storage"];

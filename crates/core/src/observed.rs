@@ -39,8 +39,9 @@ pub struct Snapshot {
     pub workloads: BTreeMap<WorkloadRef, Arc<Workload>>,
     /// All Gateways of the Gateway API; empty where the cluster does not know the kind.
     pub gateways: BTreeMap<GatewayRef, Arc<Gateway>>,
-    /// Services of type LoadBalancer in the namespaces of the AKS add-on's gateways ([`crate::labels::ADDON_GATEWAYS`]), where the mesh is
-    /// the add-on's. A namespace that is missing here is unknown, not empty.
+    /// Namespaces in which the AKS add-on may have gateways, as the operator was told; others may be in the cluster's profile.
+    pub addon_namespaces: BTreeSet<NamespaceName>,
+    /// Services of type LoadBalancer in these namespaces, where the mesh is the add-on's. A namespace that is missing here is unknown, not empty.
     pub gateway_services: BTreeMap<NamespaceName, Vec<Arc<LoadBalancer>>>,
     /// Pods of the namespaces that [`crate::decision::Needs`] named and whose watch is in sync.
     /// A namespace that is missing here is unknown, not empty.

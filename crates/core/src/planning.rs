@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
+use crate::aks::gateways::is_gateway;
 use crate::census::{UnmanagedPod, is_gateway_api};
 use crate::gateways;
 use crate::ids::{NamespaceName, WorkloadKind, WorkloadRef};
@@ -55,7 +56,7 @@ pub fn make(intent: &Intent, snapshot: &Snapshot, pair: Pair<'_>) -> Planning {
     let homes = gateway_homes(intent, snapshot, pair).union(&all).cloned().collect();
     waves.extend(gateways_wave(intent, snapshot, pair, &homes));
     let unrestartable = unrestartable_in(intent, snapshot, pair, &all);
-    let mut not_restarted = not_restarted(snapshot, pair, &all, &unrestartable);
+    let mut not_restarted = not_restarted(intent, snapshot, pair, &all, &unrestartable);
     let plan = Plan {
         injection: intent.injection,
         workloads: waves.iter().map(|wave| wave.workloads).sum(),
@@ -246,6 +247,7 @@ fn unrestartable_in(
     workloads_in(snapshot, namespaces)
         // Proxies of the Gateway API look like ones that were injected by hand. The count tells of those on the source.
         .filter(|(_, workload)| !is_gateway_api(&workload.template.labels))
+        .filter(|(_, workload)| !is_gateway(intent, snapshot, &workload.reference))
         .filter_map(|(namespace, workload)| {
             (manual_proxy(snapshot, workload) || takes_part(snapshot, pair, namespace, workload))
                 .then(|| unrestartable(intent, snapshot, workload))
@@ -255,6 +257,7 @@ fn unrestartable_in(
 }
 
 fn not_restarted(
+    intent: &Intent,
     snapshot: &Snapshot,
     pair: Pair<'_>,
     namespaces: &BTreeSet<NamespaceName>,
@@ -269,7 +272,7 @@ fn not_restarted(
     });
     workloads
         .chain(fixed_images(snapshot, pair, namespaces))
-        .chain(template_decides(snapshot, pair, namespaces))
+        .chain(template_decides(intent, snapshot, pair, namespaces))
         .chain(unmanaged(snapshot, pair, namespaces))
         .collect()
 }
@@ -298,6 +301,7 @@ fn fixed_images<'a>(
 
 /// Workloads outside of the scope whose own pod label names the source: relabelling a namespace does not reach them.
 fn template_decides<'a>(
+    intent: &'a Intent,
     snapshot: &'a Snapshot,
     pair: Pair<'a>,
     namespaces: &'a BTreeSet<NamespaceName>,
@@ -310,7 +314,8 @@ fn template_decides<'a>(
             injection(&snapshot.webhooks, &namespace.name, &namespace.labels, &workload.template.shape()),
             Injection::One(injector) if injector.revision == *pair.source
         );
-        (decides && !namespaces.contains(&reference.namespace)).then(|| NotRestarted {
+        let is_ours = !namespaces.contains(&reference.namespace) && !is_gateway(intent, snapshot, reference);
+        (decides && is_ours).then(|| NotRestarted {
             kind: reference.kind.to_string(),
             namespace: reference.namespace.clone(),
             name: reference.name.clone(),

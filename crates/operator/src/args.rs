@@ -1,5 +1,6 @@
 //! The command line. Every flag has an environment variable, for the chart.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use clap::{Parser, ValueEnum};
 use meshupgrade_controller::arm::{self, Arm, ConfigError};
 use meshupgrade_controller::election::{Timing, task::Election};
 use meshupgrade_controller::metric_sources::config::{self, Sources};
-use meshupgrade_core::ids::{WorkloadKind, WorkloadRef};
+use meshupgrade_core::aks::gateways::default_namespaces;
+use meshupgrade_core::ids::{NamespaceName, WorkloadKind, WorkloadRef};
 
 /// Upgrades Istio by revisions: carries out the `MeshUpgrade` objects of a cluster.
 ///
@@ -78,6 +80,9 @@ pub struct Args {
     /// Reach Azure through HTTPS_PROXY and NO_PROXY of the environment.
     #[arg(long, env = "ARM_PROXY_FROM_ENVIRONMENT")]
     pub arm_proxy_from_environment: bool,
+    /// Namespaces in which the AKS add-on has gateways, besides its own two: egress gateways may have others.
+    #[arg(long, env = "AKS_GATEWAY_NAMESPACES", value_delimiter = ',')]
+    pub aks_gateway_namespaces: Vec<String>,
     /// How often a managed cluster is read during a run.
     #[arg(long, env = "AKS_POLL_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub aks_poll_seconds: u64,
@@ -117,6 +122,12 @@ impl Args {
             identity: self.identity(),
             timing,
         })
+    }
+
+    /// Namespaces in which the AKS add-on may have gateways.
+    pub fn addon_namespaces(&self) -> BTreeSet<NamespaceName> {
+        let others = self.aks_gateway_namespaces.iter().map(|name| NamespaceName::from(name.as_str()));
+        default_namespaces().chain(others).collect()
     }
 
     /// The metric sources, if their file is right. Needs a TLS provider, and speaks to none of them.

@@ -120,6 +120,7 @@ fn settings(args: &Args) -> Settings {
         proxy_interval: Some(Duration::from_secs(args.proxy_count_interval_seconds))
             .filter(|interval| !interval.is_zero()),
         operator: args.operator(),
+        addon_namespaces: args.addon_namespaces(),
     }
 }
 

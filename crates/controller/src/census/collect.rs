@@ -1,13 +1,11 @@
 //! Takes one census: paged lists, folded page by page. What cannot be read is said so and never taken for empty.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 use kube::api::{ApiResource, ListParams};
 use kube::discovery::{Discovery, Scope, verbs};
 use kube::{Api, Resource};
 use meshupgrade_core::census::{API_DISCOVERY, Census, ENVOY_FILTERS, ReferenceKind};
-use meshupgrade_core::decision::About;
+use meshupgrade_core::decision::Needs;
 use meshupgrade_core::ids::NamespaceName;
 use meshupgrade_core::labels;
 use serde::de::DeserializeOwned;
@@ -32,15 +30,16 @@ const EXAMPLES: usize = 10;
 pub async fn take(
     clients: &Clients,
     istio_namespace: &NamespaceName,
-    rights: &BTreeSet<About>,
+    needs: &Needs,
 ) -> Result<Census, CallError> {
-    let mut census = Census { taken_at: Some(Timestamp::now()), ..Census::default() };
+    let sidecars_in = needs.sidecars_in.clone();
+    let mut census = Census { taken_at: Some(Timestamp::now()), sidecars_in, ..Census::default() };
     let look = Look { clients };
     if let Err(error) = look.pods(&mut census).await {
         tracing::warn!(%error, "pods could not be counted");
         return Err(error);
     }
-    census.denied = rights::denied(clients, rights).await;
+    census.denied = rights::denied(clients, &needs.rights).await;
     census.kubernetes_version = look.kubernetes_version().await;
     look.cron_jobs(&mut census).await;
     look.gateways(&mut census).await;

@@ -5,13 +5,13 @@ mod collect;
 mod kinds;
 mod rights;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use meshupgrade_core::census::Census;
-use meshupgrade_core::decision::About;
+use meshupgrade_core::decision::Needs;
 use meshupgrade_core::ids::Uid;
 use meshupgrade_core::intent::Intent;
 
@@ -78,7 +78,7 @@ impl Censuses {
         &self,
         context: &Context,
         intent: &Intent,
-        rights: &BTreeSet<About>,
+        needs: &Needs,
         since: Timestamp,
     ) -> Option<Duration> {
         let now = Instant::now();
@@ -93,11 +93,11 @@ impl Censuses {
         state.began = Some(now);
         drop(states);
         let (clients, metrics) = (context.clients.clone(), context.metrics.clone());
-        let (namespace, rights) = (intent.istio_namespace.clone(), rights.clone());
+        let (namespace, needs) = (intent.istio_namespace.clone(), needs.clone());
         let (censuses, upgrade, poke) = (self.clone(), intent.uid.clone(), context.poke.clone());
         let look = Look { censuses, upgrade, poke, result: Err("it broke down".to_owned()) };
         tokio::spawn(async move {
-            let census = collect::take(&clients, &namespace, &rights).await;
+            let census = collect::take(&clients, &namespace, &needs).await;
             let complete = census.as_ref().is_ok_and(|census| census.unreadable.is_empty());
             metrics.process.census_ended(complete, now.elapsed());
             look.end(census.map_err(|error| error.to_string()));

@@ -10,7 +10,7 @@ pub mod service;
 pub mod webhook;
 pub mod workload;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -156,6 +156,7 @@ impl Stores {
             namespaces: self.namespaces(),
             workloads: self.workloads(),
             gateways: self.gateways.all(),
+            addon_namespaces: BTreeSet::new(),
             gateway_services: BTreeMap::new(),
             pods: BTreeMap::new(),
             budgets: self.budgets(),

@@ -2,12 +2,11 @@
 
 use serde_json::Value;
 
+use super::EGRESS_NAMESPACE;
 use super::json::{is_true, items, text, texts};
 use super::revision::normalised;
 use crate::ids::Revision;
 
-/// Where an egress gateway is when the cluster does not say (SDK, `IstioEgressGateway.namespace`).
-const EGRESS_NAMESPACE: &str = "aks-istio-egress";
 /// What a plug-in certificate authority consists of. AKS wants all of it (`istio-plugin-ca.md`).
 const PLUGIN_CA: [&str; 5] =
     ["keyVaultId", "certObjectName", "keyObjectName", "rootCertObjectName", "certChainObjectName"];
@@ -207,6 +206,7 @@ fn ingress_gateway(gateway: &Value) -> IngressGateway {
 fn egress_gateway(gateway: &Value) -> EgressGateway {
     EgressGateway {
         name: text(gateway, "/name").map(str::to_owned),
+        // Source of the default: the SDK, `IstioEgressGateway.namespace`.
         namespace: text(gateway, "/namespace").unwrap_or(EGRESS_NAMESPACE).to_owned(),
         enabled: is_true(gateway, "/enabled"),
     }

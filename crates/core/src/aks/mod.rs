@@ -8,6 +8,7 @@
 
 pub mod body;
 pub mod cluster;
+pub mod gateways;
 pub mod id;
 mod json;
 pub mod offers;
@@ -20,3 +21,7 @@ pub mod words;
 
 /// Where the add-on has its control planes. Source: `istio-deploy-addon.md` of Azure's documentation.
 pub const ISTIO_NAMESPACE: &str = "aks-istio-system";
+/// Where the add-on has its ingress gateways. Source: `istio-deploy-ingress.md` of Azure's documentation.
+pub const INGRESS_NAMESPACE: &str = "aks-istio-ingress";
+/// Where the add-on has egress gateways that name no other namespace. Source: `istio-deploy-egress.md` of Azure's documentation.
+pub const EGRESS_NAMESPACE: &str = "aks-istio-egress";

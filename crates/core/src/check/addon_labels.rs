@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::{CheckInput, Finding, planned_names};
+use crate::aks::gateways::is_gateway;
 use crate::ids::NamespaceName;
 use crate::injection::{Injection, NoInjection, PodShape, injection};
+use crate::inventory::is_system;
 use crate::labels;
 use crate::observed::{Labels, Namespace, Workload};
-
-/// What the names of the add-on's own namespaces begin with.
-const OWN_NAMESPACES: &str = "aks-istio-";
 
 /// A label of a pod template that changes nothing.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,7 +63,9 @@ fn named(names: &[String]) -> Option<String> {
 fn idle(input: &CheckInput<'_>, scope: &BTreeSet<&NamespaceName>, workload: &Workload) -> Option<Idle> {
     let namespace = input.snapshot.namespaces.get(&workload.reference.namespace)?;
     // PodLevelRevisions speaks of the namespaces of the plan.
-    if scope.contains(&namespace.name) || namespace.name.as_str().starts_with(OWN_NAMESPACES) {
+    let is_of_the_addon = is_system(input.intent, &namespace.name)
+        || is_gateway(input.intent, input.snapshot, &workload.reference);
+    if scope.contains(&namespace.name) || is_of_the_addon {
         return None;
     }
     let template = &workload.template;

@@ -2,6 +2,7 @@
 //! `target` the one that stays, also for the proof of a rollback.
 
 use super::{Check, CheckInput, Finding, label_owners, listed, planned, problem, proxies};
+use crate::aks::gateways::is_gateway;
 use crate::census::{Census, Reference, ReferenceKind};
 use crate::ids::{NamespaceName, ServiceRef};
 use crate::injection::{Injection, Injector, injection, namespace_injection};
@@ -11,13 +12,14 @@ use crate::observed::{IstiodService, Labels, Namespace, PodTemplate, WebhookConf
 use crate::tags::{self, services};
 
 /// All of them, in the order of their results.
-pub(super) const CHAIN: [Check; 9] = [
+pub(super) const CHAIN: [Check; 10] = [
     NAMESPACES_MOVED,
     Check { name: "PodTemplatesMoved", find: pod_templates_moved },
     Check { name: "TagsMoved", find: tags_moved },
     Check { name: "GatewaysMoved", find: gateways_moved },
     Check { name: "IstioResourcesMoved", find: istio_resources_moved },
     Check { name: PROXIES_MOVED, find: proxies::all_moved },
+    Check { name: "SidecarsPresent", find: proxies::none_lacking },
     Check { name: "DefaultValidatorMoved", find: default_validator_moved },
     Check { name: "NothingUncovered", find: nothing_uncovered },
     Check { name: GIT_AGREES, find: git_agrees },
@@ -88,8 +90,7 @@ fn names_source(input: &CheckInput<'_>, labels: &Labels) -> bool {
 }
 
 /// A template that names the source, or whose pods the live webhooks send there though the namespace does not ask for it.
-/// Templates that opt out are no users of the revision: istiod's own pods are labelled so. Nor are the gateways of the AKS add-on, of which
-/// each revision has its own: they come and go with it.
+/// Templates that opt out are no users of the revision: istiod's own pods are labelled so.
 fn template_asks_for_source(
     input: &CheckInput<'_>,
     namespace: &NamespaceName,
@@ -113,6 +114,7 @@ fn pod_templates_moved(input: &CheckInput<'_>) -> Finding {
         .snapshot
         .workloads
         .values()
+        .filter(|workload| !is_gateway(input.intent, input.snapshot, &workload.reference))
         .filter(|workload| template_asks_for_source(input, &workload.reference.namespace, &workload.template))
         .map(|workload| &workload.reference)
         .collect();

@@ -45,6 +45,7 @@ fn the_names_are_those_of_the_guide_in_their_order() {
         "GatewaysMoved",
         "IstioResourcesMoved",
         "ProxiesMoved",
+        "SidecarsPresent",
         "DefaultValidatorMoved",
         "NothingUncovered",
         "GitAgrees",
@@ -60,6 +61,7 @@ fn without_a_count_nothing_that_needs_one_passes() {
         "GatewaysMoved",
         "IstioResourcesMoved",
         "ProxiesMoved",
+        "SidecarsPresent",
         "DefaultValidatorMoved",
         "NothingUncovered",
     ]

@@ -7,6 +7,7 @@ use super::{
     Check, CheckInput, Finding, addon_labels, aks, envoy_filters, gateway_addresses, label_owners, listed,
     planned, problem, revision_tags, shown, warning,
 };
+use crate::aks::gateways::is_gateway;
 use crate::gate;
 use crate::ids::{NamespaceName, Revision};
 use crate::injection::{Injection, PodShape, injection, relabelled};
@@ -196,7 +197,8 @@ fn pod_label(input: &CheckInput<'_>, scope: &BTreeSet<&NamespaceName>, workload:
     let template = &workload.template;
     let namespace = input.snapshot.namespaces.get(&workload.reference.namespace);
     let is_ours = template.labels.contains_key(labels::REVISION)
-        && !is_system(input.intent, &workload.reference.namespace);
+        && !is_system(input.intent, &workload.reference.namespace)
+        && !is_gateway(input.intent, input.snapshot, &workload.reference);
     let Some(namespace) = namespace.filter(|_| is_ours) else {
         return PodLabel::Unrelated;
     };

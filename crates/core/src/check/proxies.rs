@@ -1,37 +1,52 @@
 //! Whether any live proxy is left on a revision, and what to do about each kind that is.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::completion::counted;
 use super::{CheckInput, Finding, planned_names};
+use crate::aks::gateways::is_gateway;
 use crate::census::{Census, JOB, UnmanagedPod};
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
 use crate::intent::RunningJobs;
-use crate::inventory::{is_system, some_of, unrestartable};
+use crate::inventory::{Group, Pair, members, some_of, unrestartable};
 
 /// Nothing runs on the source, and nothing that could: a proxy whose revision nobody knows may be one of it.
-/// The add-on's own gateways come and go with their revision: they are nobody's to move.
 pub(super) fn all_moved(input: &CheckInput<'_>) -> Finding {
-    counted(input, |census| {
-        let own = census.proxies.keys().any(|name| is_system(input.intent, name));
-        let users = |census: &Census| {
-            let names =
-                census.proxies.keys().filter(|name| !is_system(input.intent, name)).cloned().collect();
-            census.within(&names)
-        };
-        let found = if own { on_source(input, &users(census)) } else { on_source(input, census) };
-        match found {
-            Finding::Nothing => unknown(input, census),
-            found => found,
-        }
+    counted(input, |census| match on_source(input, &of_users(input, census)) {
+        Finding::Nothing => unknown(input, census),
+        found => found,
     })
+}
+
+/// Without the add-on's own gateways, which come and go with their revision: they are nobody's to move.
+fn of_users<'a>(input: &CheckInput<'_>, census: &'a Census) -> Cow<'a, Census> {
+    census.without(|workload| is_gateway(input.intent, input.snapshot, workload))
 }
 
 /// Nothing of the plan runs on the source. Enough for a rollback: what it takes back was injected in the run, so its
 /// revision is known; and who chose that revision without the run keeps it.
 pub(super) fn planned_moved(input: &CheckInput<'_>) -> Finding {
     let names = planned_names(input).into_iter().cloned().collect();
-    counted(input, |census| on_source(input, &census.within(&names)))
+    counted(input, |census| on_source(input, &of_users(input, &census.within(&names))))
+}
+
+/// Every pod of the plan's workloads has a proxy. One that was made while its namespace had no label, or no control plane, has none for as
+/// long as it lives, and nobody is told.
+pub(super) fn none_lacking(input: &CheckInput<'_>) -> Finding {
+    counted(input, |census| {
+        let pair = Pair { source: input.source, target: input.target };
+        let names = planned_names(input).into_iter().cloned().collect();
+        let groups = [Group::Application, Group::Last].into_iter();
+        let all = groups.flat_map(|group| members(input.intent, input.snapshot, pair, &names, group));
+        let lacking: Vec<&WorkloadRef> =
+            all.map(|it| &it.reference).filter(|it| census.without_proxy.contains_key(*it)).collect();
+        let count: u32 = lacking.iter().filter_map(|workload| census.without_proxy.get(*workload)).sum();
+        match restart(&lacking) {
+            Some(command) => Finding::Problem(format!("{count} pods have no sidecar. {command}")),
+            None => Finding::Nothing,
+        }
+    })
 }
 
 fn on_source(input: &CheckInput<'_>, census: &Census) -> Finding {

@@ -12,8 +12,11 @@ use crate::aks::cluster::{
 };
 use crate::aks::id::ClusterId;
 use crate::aks::seen::ClusterSeen;
-use crate::check::fixture::{Mesh, SOURCE, TARGET};
-use crate::ids::NamespaceName;
+use crate::check::fixture::{Mesh, SOURCE, TARGET, said};
+use crate::ids::{NamespaceName, WorkloadKind, WorkloadRef};
+use crate::intent::CompletionMode;
+use crate::inventory::{Group, Pair, members};
+use crate::labels;
 use crate::machine::phase::Phase;
 use crate::observed::{LoadBalancer, PodProblem};
 use crate::wait::WaitReason;
@@ -242,4 +245,83 @@ fn where_there_was_no_address_or_none_can_be_read_nothing_waits() {
     assert_eq!(run(&decided_with(&mesh, &json!({KEY: ["20.0.0.1"]}))).phase, Phase::Migrating);
     service(&mut mesh, &["20.0.0.2"]);
     assert_eq!(run(&decided_with(&mesh, &json!({}))).phase, Phase::Migrating);
+}
+
+/// `egress` is labelled, as Azure's guide does it: it has the add-on's gateway `out`, and `curl`, which is somebody's own.
+fn egress(mut mesh: Mesh) -> Mesh {
+    mesh.add_namespace("egress", &[(labels::REVISION, SOURCE)]);
+    for name in ["out-asm-1-27", "curl", "mine-asm-1-27x"] {
+        mesh.add_workload("egress", name, &[]);
+    }
+    for (name, pods) in [("out-asm-1-27", 2), ("curl", 1)] {
+        let workload = WorkloadRef::new(WorkloadKind::Deployment, "egress", name);
+        mesh.census(|census| drop(census.workloads.entry(SOURCE.into()).or_default().insert(workload, pods)));
+    }
+    mesh.proxies("egress", SOURCE, 3);
+    mesh
+}
+
+fn restarted(mesh: &Mesh) -> Vec<String> {
+    let pair = Pair { source: &mesh.source, target: &mesh.target };
+    let names = ["egress".into()].into();
+    let all = [Group::Application, Group::Last];
+    let members = all.iter().flat_map(|group| members(&mesh.intent, &mesh.snapshot, pair, &names, *group));
+    members.map(|workload| workload.reference.name.clone()).collect()
+}
+
+#[test]
+fn the_add_ons_gateways_are_known_one_by_one_and_what_is_beside_them_takes_part() {
+    let mine = ["curl", "mine-asm-1-27x"];
+    let mut mesh = egress(with_azure(addon()));
+    assert_eq!(restarted(&mesh), mine);
+    // One that the profile does not have is somebody's own.
+    mesh.snapshot.aks.as_mut().unwrap().cluster.as_mut().unwrap().egress_gateways.clear();
+    assert_eq!(restarted(&mesh).len(), 3);
+    // Where Azure is not asked, the operator is told of the namespace.
+    let mut mesh = egress(addon());
+    assert_eq!(restarted(&mesh).len(), 3);
+    mesh.snapshot.addon_namespaces = ["egress".into()].into();
+    assert_eq!(restarted(&mesh), mine);
+    mesh.intent.istio_namespace = "istio-system".into();
+    assert_eq!(restarted(&mesh).len(), 3, "not the add-on");
+}
+
+#[test]
+fn only_proxies_of_the_add_ons_gateways_keep_no_revision_in_use() {
+    let told = |mesh: &Mesh| {
+        let results = mesh.completion();
+        said(&results).into_iter().find(|text| text.starts_with("ProxiesMoved")).unwrap_or_default()
+    };
+    let mut mesh = egress(with_azure(addon()));
+    assert!(told(&mesh).contains("1 proxy runs on asm-1-27 in egress"), "{}", told(&mesh));
+    // On the way back as well, where that namespace is part of the run.
+    mesh.plan.waves[0].namespaces.push("egress".into());
+    std::mem::swap(&mut mesh.source, &mut mesh.target);
+    let back = said(&mesh.rollback_proof()).into_iter().find(|text| text.starts_with("ProxiesMoved"));
+    assert!(back.as_ref().is_some_and(|text| text.contains("1 proxy runs on asm-1-27")), "{back:?}");
+    std::mem::swap(&mut mesh.source, &mut mesh.target);
+    mesh.census(|census| {
+        census.workloads.get_mut(&SOURCE.into()).unwrap().retain(|workload, _| workload.name != "curl");
+        *census.proxies.get_mut(&"egress".into()).unwrap().get_mut(&SOURCE.into()).unwrap() -= 1;
+    });
+    assert_eq!(told(&mesh), "");
+    mesh.intent.aks = None;
+    assert!(told(&mesh).contains("2 proxies run"), "{}", told(&mesh));
+}
+
+/// What stays has to carry the traffic alone.
+#[test]
+fn no_revision_goes_while_the_gateways_of_the_other_are_not_ready() {
+    let mut mesh = with_azure(Mesh::after());
+    mesh.intent.istio_namespace = ISTIO_NAMESPACE.into();
+    mesh.intent.completion.mode = CompletionMode::Automatic;
+    mesh.census(|census| census.taken_at = Some(at(9)));
+    let completing = json!({"soakSince": "1970-01-01T00:00:01Z", "settledSince": "1970-01-01T00:00:01Z"});
+    let held = decide(at(10), &mesh.intent, &stored(&mesh, Phase::Completing, &completing), &mesh.snapshot);
+    assert!(held.record.run.as_ref().unwrap().cloud.is_none() && !held.view.blocked.is_empty());
+    assert!(
+        waits(&held).iter().all(|(reason, _)| *reason == WaitReason::GatewayNotReady),
+        "{:?}",
+        waits(&held)
+    );
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::decide;
-use super::tests::{app, at, pod, run, stored};
+use super::tests::{app, at, pod, reference, run, stored, turned_back};
 use crate::check::fixture::{Mesh, SOURCE, TARGET, said};
 use crate::effect::{Effect, PreviousEdit};
 use crate::intent::OnFailure;
@@ -11,7 +11,7 @@ use crate::inventory::{Pair, discover_source};
 use crate::labels;
 use crate::machine::phase::Phase;
 use crate::planning;
-use crate::record::RollbackCause;
+use crate::record::{RollbackCause, WaveStep};
 use crate::wait::WaitReason;
 
 const GONE: &str = "asm-1-26";
@@ -172,4 +172,39 @@ fn a_target_that_stays_away_turns_the_run_back() {
         assert!(stalled.view.message.contains("install it again"), "{}", stalled.view.message);
         record = stalled.record;
     }
+}
+
+/// Pods that were made while somebody had taken the label away stay without a sidecar: found by the last count, and replaced.
+#[test]
+fn pods_that_lost_their_sidecar_after_their_wave_are_found_and_replaced() {
+    let web = |mesh: &mut Mesh| {
+        app(mesh, "shop", "web", |_| {});
+        mesh.census(|census| {
+            census.taken_at = Some(at(100));
+            census.without_proxy.insert(reference("shop", "web"), 2);
+        });
+    };
+    let mut mesh = Mesh::after();
+    web(&mut mesh);
+    let text = said(&mesh.completion()).into_iter().find(|text| text.starts_with("SidecarsPresent"));
+    let words =
+        "Failed: 2 pods have no sidecar. Restart Deployment shop/web: kubectl rollout restart deployment";
+    assert!(text.as_ref().is_some_and(|text| text.contains(words)), "{text:?}");
+    let completing = json!({"soakSince": at(50), "settledSince": at(50)});
+    let late = decide(at(101), &mesh.intent, &stored(&mesh, Phase::Completing, &completing), &mesh.snapshot);
+    assert_eq!(run(&late).phase, Phase::Migrating);
+    assert_eq!(late.record.plan.as_ref().unwrap().waves.last().unwrap().namespaces, ["shop".into()]);
+
+    let mut back = Mesh::before();
+    web(&mut back);
+    let proven = json!({"step": "Proven", "soakSince": at(50), "rollback": turned_back()});
+    let round = |mesh: &Mesh| {
+        run(&decide(at(101), &mesh.intent, &stored(mesh, Phase::RollingBack, &proven), &mesh.snapshot))
+            .clone()
+    };
+    assert_eq!((round(&back).phase, round(&back).step), (Phase::RollingBack, WaveStep::Restart));
+    // Not for ever: what had its turn on the way back keeps nobody.
+    let stamp = round(&back).restart_stamp(&back.intent.uid, &reference("shop", "web"));
+    app(&mut back, "shop", "web", |web| web.template.restart = Some(stamp));
+    assert_eq!(round(&back).phase, Phase::RolledBack);
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::aks::cluster::ManagedCluster;
+use crate::aks::{INGRESS_NAMESPACE, gateways};
 use crate::gate;
 use crate::ids::{Revision, WorkloadKind, WorkloadRef};
 use crate::machine::aks;
@@ -12,11 +13,6 @@ use crate::observed::Snapshot;
 use crate::record::Direction;
 use crate::wait::WaitReason;
 
-/// Namespace of the ingress gateways. Source: `istio-deploy-ingress.md` of Azure's documentation.
-const INGRESS_NAMESPACE: &str = "aks-istio-ingress";
-/// Namespace of egress gateways that name no other. Source: `istio-deploy-egress.md` of Azure's documentation.
-const EGRESS_NAMESPACE: &str = "aks-istio-egress";
-
 /// Whether those of a revision are ready that share the traffic with those of the other one. Each that is not is noted, with what keeps it.
 pub fn ready(pass: &mut Pass<'_>, revision: &Revision, other: &Revision) -> bool {
     if !pass.intent.is_addon() || revision == other {
@@ -24,7 +20,7 @@ pub fn ready(pass: &mut Pass<'_>, revision: &Revision, other: &Revision) -> bool
     }
     let expected = match aks::cluster(pass) {
         Some(cluster) => enabled(cluster, revision),
-        None => siblings(pass.snapshot, other, revision),
+        None => siblings(pass, other, revision),
     };
     let remedy = remedy(pass, other);
     let mut all_ready = true;
@@ -68,22 +64,16 @@ fn enabled(cluster: &ManagedCluster, revision: &Revision) -> BTreeSet<WorkloadRe
     ingress.chain(egress).collect()
 }
 
-/// The counterparts of the source's gateways, where nobody asks Azure which are on.
-fn siblings(snapshot: &Snapshot, source: &Revision, target: &Revision) -> BTreeSet<WorkloadRef> {
-    let suffix = format!("-{source}");
-    let here = |workload: &&WorkloadRef| {
-        workload.kind == WorkloadKind::Deployment
-            && [INGRESS_NAMESPACE, EGRESS_NAMESPACE].contains(&workload.namespace.as_str())
-    };
+/// The counterparts of another revision's gateways, where nobody asks Azure which are on.
+fn siblings(pass: &Pass<'_>, other: &Revision, revision: &Revision) -> BTreeSet<WorkloadRef> {
     let sibling = |workload: &WorkloadRef| {
-        let name = workload.name.strip_suffix(&suffix)?;
-        Some(WorkloadRef::new(
-            WorkloadKind::Deployment,
-            workload.namespace.clone(),
-            format!("{name}-{target}"),
-        ))
+        let (name, of) = gateways::name_and_revision(&workload.name)?;
+        let name = (of == *other).then(|| format!("{name}-{revision}"))?;
+        Some(WorkloadRef::new(WorkloadKind::Deployment, workload.namespace.clone(), name))
     };
-    snapshot.workloads.keys().filter(here).filter_map(sibling).collect()
+    let all = pass.snapshot.workloads.keys();
+    let gateways = all.filter(|workload| gateways::is_gateway(pass.intent, pass.snapshot, workload));
+    gateways.filter_map(sibling).collect()
 }
 
 /// Why a gateway cannot take its share; `None` when all its pods are ready.

@@ -155,10 +155,11 @@ fn prove(pass: &mut Pass<'_>) -> bool {
         .iter()
         .map(|result| format!("{}: {}", result.name, result.message))
         .collect();
-    if failed.is_empty() && standings.in_place() {
+    let dropped = dropped_workloads(pass);
+    if failed.is_empty() && standings.in_place() && !dropped {
         return all_stand_still(pass) && restored(pass, from_wave) && removed(pass) && finish(pass);
     }
-    if fallen && !standings.awaited {
+    if (fallen || dropped) && !standings.awaited {
         // Something of ours still runs there, for example a pod that was created late, or in a namespace whose label was
         // astray: once more through the waves.
         begin_another_round(pass);
@@ -243,6 +244,21 @@ fn late_workloads(pass: &Pass<'_>, revision: &Revision) -> bool {
             wave.namespaces.iter().filter(|name| !pass.run.astray.contains(name)).cloned().collect();
         let front = front_of(pass, wave, &namespaces, true);
         front.members.iter().any(|workload| workloads.contains_key(&workload.reference))
+    })
+}
+
+/// Whether pods of the plan's waves have no sidecar, by the last count: they were made while their namespace had no label, or no control
+/// plane, after their workload had its turn. What was restarted on the way back already is not restarted for that once more.
+fn dropped_workloads(pass: &Pass<'_>) -> bool {
+    let Some(census) = pass.snapshot.census.as_ref() else { return false };
+    waves_back(pass).any(|wave| {
+        let namespaces = wave.namespaces.iter().cloned().collect();
+        let front = front_of(pass, wave, &namespaces, true);
+        front.members.iter().any(|workload| {
+            let is_restarted =
+                workload.template.restart.as_ref() == Some(&pass.restart_stamp(&workload.reference));
+            census.without_proxy.contains_key(&workload.reference) && !is_restarted
+        })
     })
 }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use crate::aks::gateways::is_gateway;
 use crate::check::{self, CheckInput};
 use crate::gate;
-use crate::ids::NamespaceName;
+use crate::ids::{NamespaceName, WorkloadRef};
 use crate::injection::is_relabelled;
 use crate::intent::CompletionMode;
 use crate::inventory::{Group, is_system, members};
@@ -126,9 +127,9 @@ fn nothing_to_move(pass: &mut Pass<'_>) -> bool {
         return moved;
     }
     let target = pass.run.target.clone();
-    let others: Vec<String> = pass
-        .snapshot
-        .census
+    let is_of_the_addon = |workload: &WorkloadRef| is_gateway(pass.intent, pass.snapshot, workload);
+    let census = pass.snapshot.census.as_ref().map(|census| census.without(is_of_the_addon));
+    let others: Vec<String> = census
         .iter()
         .flat_map(|census| &census.proxies)
         .filter(|(namespace, _)| !is_system(pass.intent, namespace))
@@ -209,7 +210,9 @@ fn late(pass: &mut Pass<'_>, begun: Timestamp) -> bool {
         let fallen = census.workloads.get(pair.source);
         for group in [Group::Application, Group::Last] {
             for workload in members(pass.intent, pass.snapshot, pair, &planned, group) {
-                if fallen.is_some_and(|fallen| fallen.contains_key(&workload.reference)) {
+                let fell_back = fallen.is_some_and(|fallen| fallen.contains_key(&workload.reference));
+                // Made while somebody had taken the label, or the target, away.
+                if fell_back || census.without_proxy.contains_key(&workload.reference) {
                     namespaces.insert(workload.reference.namespace.clone());
                 }
             }

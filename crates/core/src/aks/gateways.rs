@@ -1,0 +1,47 @@
+//! The gateways of the add-on in the cluster. Each revision has Deployments of its own behind one Service, which come and go with it: no run
+//! restarts them, and their proxies keep no revision in use.
+
+use super::revision::minor;
+use super::{EGRESS_NAMESPACE, INGRESS_NAMESPACE};
+use crate::ids::{NamespaceName, Revision, WorkloadKind, WorkloadRef};
+use crate::intent::Intent;
+use crate::observed::Snapshot;
+
+/// What the names of ingress gateways begin with. Source: `istio-deploy-ingress.md` of Azure's documentation.
+const INGRESS: &str = "aks-istio-ingressgateway-";
+
+/// Whether a workload is a gateway of the add-on. That is told by its name, which ends in its revision, in a namespace where the add-on
+/// makes gateways: its own two, those that the cluster's profile has, and, where Azure is not asked, those that the operator was told of.
+/// Whatever else is in these namespaces is somebody's own.
+pub fn is_gateway(intent: &Intent, snapshot: &Snapshot, workload: &WorkloadRef) -> bool {
+    if !intent.is_addon() || workload.kind != WorkloadKind::Deployment {
+        return false;
+    }
+    let Some((name, _)) = name_and_revision(&workload.name) else { return false };
+    if workload.namespace.as_str() == INGRESS_NAMESPACE {
+        return name.starts_with(INGRESS);
+    }
+    let profile =
+        snapshot.aks.as_ref().filter(|_| intent.aks.is_some()).and_then(|seen| seen.cluster.as_ref().ok());
+    match profile {
+        Some(cluster) => cluster.egress_gateways.iter().any(|gateway| {
+            gateway.name.as_deref() == Some(name) && gateway.namespace == workload.namespace.as_str()
+        }),
+        None => {
+            workload.namespace.as_str() == EGRESS_NAMESPACE
+                || snapshot.addon_namespaces.contains(&workload.namespace)
+        }
+    }
+}
+
+/// The name of a gateway and the revision that it is of: `out-asm-1-28`.
+pub fn name_and_revision(deployment: &str) -> Option<(&str, Revision)> {
+    let (name, revision) = deployment.split_at_checked(deployment.rfind("-asm-")?)?;
+    let revision = Revision::from(revision.strip_prefix('-')?);
+    minor(&revision).map(|_| (name, revision))
+}
+
+/// The namespaces in which every cluster with the add-on may have gateways.
+pub fn default_namespaces() -> impl Iterator<Item = NamespaceName> {
+    [INGRESS_NAMESPACE, EGRESS_NAMESPACE].into_iter().map(NamespaceName::from)
+}
