@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{CheckInput, Finding, planned_names};
+use super::{CheckInput, Finding, named, planned_names};
 use crate::aks::gateways::is_gateway;
 use crate::ids::NamespaceName;
 use crate::injection::{Injection, NoInjection, PodShape, injection};
@@ -27,12 +27,12 @@ pub(super) fn find(input: &CheckInput<'_>) -> Finding {
     let names = |wanted: Idle| {
         let workloads = input.snapshot.workloads.values();
         let found = workloads.filter(|workload| idle(input, &scope, workload) == Some(wanted));
-        named(&found.map(|workload| workload.reference.to_string()).collect::<Vec<_>>())
+        named(found.map(|workload| workload.reference.to_string()))
     };
     let inject = names(Idle::Inject).map(|names| {
         format!(
-            "{names}: {}: \"true\" gives no sidecar, because the add-on has no default revision: label the namespace or the pod \
-             template {}={}",
+            "{names}: {}: \"true\" gives no sidecar, because the add-on has no default revision: label the namespace \
+             {}={}",
             labels::SIDECAR_INJECT,
             labels::REVISION,
             input.source
@@ -46,17 +46,6 @@ pub(super) fn find(input: &CheckInput<'_>) -> Finding {
     });
     let found: Vec<String> = [inject, revision].into_iter().flatten().collect();
     if found.is_empty() { Finding::Nothing } else { Finding::Warning(found.join(". ")) }
-}
-
-/// How many workloads are named: each has to be looked at by somebody.
-const NAMED: usize = 30;
-
-fn named(names: &[String]) -> Option<String> {
-    let shown = names.get(..NAMED).unwrap_or(names).join(", ");
-    match names.len().saturating_sub(NAMED) {
-        0 => (!names.is_empty()).then_some(shown),
-        more => Some(format!("{shown} and {more} more")),
-    }
 }
 
 /// Which label of a workload changes nothing, by the live webhooks.

@@ -160,6 +160,17 @@ fn shown(value: &str) -> String {
     }
 }
 
+/// Workloads that somebody has to look at one by one: many more are named than of other things.
+fn named(workloads: impl Iterator<Item = String>) -> Option<String> {
+    const NAMED: usize = 30;
+    let names: Vec<String> = workloads.collect();
+    let shown = names.get(..NAMED).unwrap_or(&names).join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => (!names.is_empty()).then_some(shown),
+        more => Some(format!("{shown} and {more} more")),
+    }
+}
+
 /// A few of these names, if there are any at all.
 fn listed<I>(names: I) -> Option<String>
 where

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::proxies::no_running_jobs;
 use super::{
     Check, CheckInput, Finding, addon_labels, aks, envoy_filters, gateway_addresses, label_owners, listed,
-    planned, problem, revision_tags, shown, warning,
+    named, planned, problem, revision_tags, shown, warning,
 };
 use crate::aks::gateways::is_gateway;
 use crate::gate;
@@ -166,11 +166,8 @@ fn pod_level_revisions(input: &CheckInput<'_>) -> Finding {
         planned(input).into_iter().map(|namespace| &namespace.name).collect();
     let names = |wanted: PodLabel| {
         let workloads = input.snapshot.workloads.values();
-        listed(
-            workloads
-                .filter(|workload| pod_label(input, &scope, workload) == wanted)
-                .map(|workload| workload.reference.to_string()),
-        )
+        let found = workloads.filter(|workload| pod_label(input, &scope, workload) == wanted);
+        named(found.map(|workload| workload.reference.to_string()))
     };
     let decides = names(PodLabel::Decides).map(|names| {
         format!(

@@ -255,7 +255,7 @@ fn egress(mut mesh: Mesh) -> Mesh {
     }
     for (name, pods) in [("out-asm-1-27", 2), ("curl", 1)] {
         let workload = WorkloadRef::new(WorkloadKind::Deployment, "egress", name);
-        mesh.census(|census| drop(census.workloads.entry(SOURCE.into()).or_default().insert(workload, pods)));
+        mesh.census(|census| census.workloads.entry(SOURCE.into()).or_default().extend([(workload, pods)]));
     }
     mesh.proxies("egress", SOURCE, 3);
     mesh

@@ -229,7 +229,7 @@ fn under_way(pass: &mut Pass<'_>, step: CloudStep, over: bool) -> bool {
     let failed =
         matches!(cluster.provisioning_state, ProvisioningState::Failed | ProvisioningState::Canceled);
     if let Some((problem, _)) = failure(pass, step).filter(|_| failed) {
-        note(pass, &problem);
+        note_write(pass, step, &problem);
     } else if failed {
         let because = format!(
             "the last operation on the cluster ended as {state}: az aks update with the cluster's own names repeats it; nothing is \
@@ -288,7 +288,7 @@ fn write(
         return false;
     }
     if let Some((problem, at)) = failure(pass, step)
-        && is_paused(pass, &problem, at)
+        && is_paused(pass, step, &problem, at)
     {
         return false;
     }
@@ -350,11 +350,11 @@ fn stamp(pass: &Pass<'_>, step: CloudStep) -> String {
 }
 
 /// Whether a failed write is not tried again yet. Each failure is counted once, so that pauses grow; a retry ends the pause.
-fn is_paused(pass: &mut Pass<'_>, problem: &ArmProblem, at: Timestamp) -> bool {
+fn is_paused(pass: &mut Pass<'_>, step: CloudStep, problem: &ArmProblem, at: Timestamp) -> bool {
     if pass.run.cloud_failed_at.is_none_or(|counted| counted < at) {
         pass.run.cloud_failures = pass.run.cloud_failures.saturating_add(1);
         pass.run.cloud_failed_at = Some(at);
-        note(pass, problem);
+        note_write(pass, step, problem);
         return true;
     }
     if pass.run.cloud_failed_at > Some(at) {
@@ -369,7 +369,7 @@ fn is_paused(pass: &mut Pass<'_>, problem: &ArmProblem, at: Timestamp) -> bool {
     if again <= pass.now {
         return false;
     }
-    note(pass, problem);
+    note_write(pass, step, problem);
     pass.wake_at(again);
     true
 }
@@ -429,7 +429,34 @@ pub fn completion_was_refused(pass: &Pass<'_>) -> bool {
 
 /// Notes a problem of Azure's as a reason to wait.
 fn note(pass: &mut Pass<'_>, problem: &ArmProblem) {
-    let reason = match problem.class {
+    wait(pass, reason_of(problem), problem.to_string());
+}
+
+/// Notes why a write failed. A run that has begun keeps its target and its cluster, so that other advice is needed than before it.
+fn note_write(pass: &mut Pass<'_>, step: CloudStep, problem: &ArmProblem) {
+    let target = &pass.run.target;
+    let way_out = match step {
+        CloudStep::Start => {
+            "If it stays so, spec.rollback.requested: true ends this run before anything is moved; set it to false after that, with another \
+             spec.targetRevision."
+                .to_owned()
+        }
+        CloudStep::Complete => {
+            "Until Azure accepts it, spec.rollback.requested: true brings everything back.".to_owned()
+        }
+        CloudStep::Rollback => {
+            format!("spec.rollback.controlPlane: Keep ends the run with {target} in place.")
+        }
+    };
+    let because = match reason_of(problem) {
+        WaitReason::AzureRefused | WaitReason::AzureAccess => format!("{problem} {way_out}"),
+        _ => problem.to_string(),
+    };
+    wait(pass, reason_of(problem), because);
+}
+
+fn reason_of(problem: &ArmProblem) -> WaitReason {
+    match problem.class {
         Class::Wait { .. } => WaitReason::ClusterBusy,
         Class::Terminal => WaitReason::AzureRefused,
         Class::Permission { .. } | Class::SignIn => WaitReason::AzureAccess,
@@ -438,8 +465,7 @@ fn note(pass: &mut Pass<'_>, problem: &ArmProblem) {
         | Class::Transient { .. }
         | Class::UpgradeInProgress
         | Class::Unknown => WaitReason::AzureUnavailable,
-    };
-    wait(pass, reason, problem.to_string());
+    }
 }
 
 /// How long to wait after a failed write, in seconds: longer with each failure in a row.
@@ -480,8 +506,9 @@ pub fn nowhere_to_go_back(pass: &mut Pass<'_>) -> bool {
         return false;
     }
     let because = format!(
-        "somebody completed the upgrade: the cluster has {}, and {source} is gone. There is no way back any more: delete the \
-         MeshUpgrade and apply it anew without spec.rollback.requested, which moves everything to {target}",
+        "somebody completed the upgrade: the cluster has {}, and {source} is gone. There is no way back any more, and new pods of namespaces \
+         that are back on {source} get no sidecar: delete the MeshUpgrade and apply it anew without spec.rollback.requested, with \
+         spec.sourceRevision: {source} and spec.injection.droppedNamespaces: Repair, which moves everything to {target}",
         listed(&found.revisions)
     );
     wait(pass, WaitReason::RevisionsChanged, because);

@@ -26,7 +26,7 @@ async fn a_query_is_one_post_and_its_vector_comes_back() {
     let form = requests[0].split_once("\r\n\r\n").unwrap().1;
     assert_eq!(
         form,
-        "query=a%7Bistio_io_rev%3D%22asm-1-28%22%7D+%3E+1&time=2026-01-01T00%3A00%3A00.25Z&timeout=0s&partial_response=false&lookback_delta=60s"
+        "query=a%7Bistio_io_rev%3D%22asm-1-28%22%7D+%3E+1&time=2026-01-01T00%3A00%3A00.25Z&timeout=8s&partial_response=false&lookback_delta=60s"
     );
 }
 

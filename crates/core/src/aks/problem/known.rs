@@ -161,7 +161,7 @@ pub(super) const ROWS: &[Known] = &[
         kind: Kind::Terminal,
         what: "The target revision does not run on this cluster's Kubernetes version.",
         why: "Each revision supports a range of Kubernetes versions, and this cluster is outside of it.",
-        remedy: "Choose a revision that az aks mesh get-upgrades offers, or upgrade the cluster first; az aks mesh get-revisions says which version each revision needs.",
+        remedy: "az aks mesh get-upgrades shows which revisions are offered; for another one upgrade the cluster first; az aks mesh get-revisions says which version each needs.",
     },
     Known {
         fragments: &["kubernetes version", "not supported", "supported cluster version"],
@@ -182,7 +182,7 @@ pub(super) const ROWS: &[Known] = &[
         kind: Kind::Terminal,
         what: "AKS does not allow this change of mesh revisions.",
         why: "The revision may be out of support, or not one of the upgrades from the installed one; Azure names the reason at the end.",
-        remedy: "Set spec.targetRevision to one that az aks mesh get-upgrades offers.",
+        remedy: "az aks mesh get-upgrades shows what AKS offers to this cluster now.",
     },
     Known {
         fragments: &["noregisteredproviderfound"],

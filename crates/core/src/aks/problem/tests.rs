@@ -180,7 +180,8 @@ fn a_failed_operation_is_explained_like_an_answer() {
     let problem = failed(&body);
     assert_eq!(problem.class, Class::Terminal);
     assert!(
-        problem.to_string().contains("Choose a revision") && problem.message.starts_with("a; Revision y"),
+        problem.to_string().contains("upgrade the cluster first")
+            && problem.message.starts_with("a; Revision y"),
         "{problem}"
     );
     assert_eq!(failed(&json!({})).class, Class::Terminal);
