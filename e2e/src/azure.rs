@@ -105,28 +105,30 @@ fn offered(revision: &str) -> IstioRevision {
     known.unwrap_or_else(|| IstioRevision::new(revision, &format!("{version}.0")))
 }
 
-/// The gateways that the simulated cluster has on, as the add-on calls their Deployments. Their templates name the revision, whose webhook
-/// makes a proxy of the container, as with Istio's gateway chart (inferred for the add-on).
-/// Without `room` no node takes their pods.
+/// The gateways that the simulated cluster has on. Without `room` no node takes their pods.
 pub fn gateways(revision: &str, room: bool) -> String {
     let names = [
         ("aks-istio-ingress", "aks-istio-ingressgateway-external"),
         ("aks-istio-ingress", "aks-istio-ingressgateway-internal"),
         ("aks-istio-egress", "egress"),
     ];
-    let nodes = if room { json!({}) } else { json!({"pool": "gateways"}) };
-    let deployments = names.map(|(namespace, name)| {
-        let pods = json!({"istio": name, "istio.io/rev": revision, "sidecar.istio.io/inject": "true"});
-        let annotations = json!({"inject.istio.io/templates": "gateway"});
-        json!({"apiVersion": "apps/v1", "kind": "Deployment",
-            "metadata": {"name": format!("{name}-{revision}"), "namespace": namespace,
-                "labels": {"istio.io/rev": revision, "gateway": "addon"}},
-            "spec": {"replicas": 1, "selector": {"matchLabels": pods},
-                "template": {"metadata": {"labels": pods, "annotations": annotations},
-                    "spec": {"nodeSelector": nodes, "containers": [{"name": "istio-proxy", "image": "auto"}]}}}})
-        .to_string()
-    });
+    let deployments = names.map(|(namespace, name)| gateway(namespace, name, revision, room));
     [vec![gateway_namespaces()], deployments.to_vec()].concat().join("\n---\n")
+}
+
+/// The Deployment of a gateway, as the add-on calls it. Its template names the revision, whose webhook makes a proxy of the container, as with
+/// Istio's gateway chart (inferred for the add-on).
+pub fn gateway(namespace: &str, name: &str, revision: &str, room: bool) -> String {
+    let nodes = if room { json!({}) } else { json!({"pool": "gateways"}) };
+    let pods = json!({"istio": name, "istio.io/rev": revision, "sidecar.istio.io/inject": "true"});
+    let annotations = json!({"inject.istio.io/templates": "gateway"});
+    json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": format!("{name}-{revision}"), "namespace": namespace,
+            "labels": {"istio.io/rev": revision, "gateway": "addon"}},
+        "spec": {"replicas": 1, "selector": {"matchLabels": pods},
+            "template": {"metadata": {"labels": pods, "annotations": annotations},
+                "spec": {"nodeSelector": nodes, "containers": [{"name": "istio-proxy", "image": "auto"}]}}}})
+    .to_string()
 }
 
 /// The Service in front of the external gateways of all revisions.
@@ -216,6 +218,17 @@ impl Azure {
     /// `spec.controlPlane` of its cluster.
     pub fn control_plane(&self) -> Value {
         json!({"aks": self.spec})
+    }
+
+    /// The cluster's profile has another egress gateway.
+    pub fn add_egress_gateway(&self, namespace: &str, name: &str) -> Result<()> {
+        self.simulator.change(&self.cluster, |document| {
+            let gateways =
+                document.pointer_mut("/properties/serviceMeshProfile/istio/components/egressGateways");
+            if let Some(gateways) = gateways.and_then(Value::as_array_mut) {
+                gateways.push(json!({"enabled": true, "name": name, "namespace": namespace}));
+            }
+        })
     }
 
     /// From now on no node has room for the gateways of a revision that is installed.

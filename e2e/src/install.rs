@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use meshupgrade_core::aks::ISTIO_NAMESPACE;
-use meshupgrade_core::labels::ADDON_GATEWAYS;
+use meshupgrade_core::aks::gateways::default_namespaces;
+use meshupgrade_core::ids::NamespaceName;
 use meshupgrade_testbed::{Cluster, client_for, wait_for};
 use serde_json::{Value, json};
 
@@ -51,8 +52,10 @@ pub async fn install(cluster: &Cluster) -> Result<PathBuf> {
 
 /// The namespaces of the AKS add-on's gateways.
 pub fn gateway_namespaces() -> String {
-    let namespace = |name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-    ADDON_GATEWAYS.map(|name| namespace(name).to_string()).join("\n---\n")
+    let namespace = |name: NamespaceName| {
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}).to_string()
+    };
+    default_namespaces().map(namespace).collect::<Vec<_>>().join("\n---\n")
 }
 
 /// What is installed of the rendered chart.

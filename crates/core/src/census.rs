@@ -226,32 +226,47 @@ impl Census {
         part
     }
 
-    /// What of this is not of certain workloads.
+    /// What of this is not of certain workloads on a revision, and not of certain of the pods in [`Self::unmanaged`].
     #[must_use]
-    pub fn without(&self, leaves: impl Fn(&WorkloadRef) -> bool) -> Cow<'_, Self> {
-        let left: Vec<(Revision, WorkloadRef, u32)> = self
-            .workloads
-            .iter()
-            .flat_map(|(revision, workloads)| {
-                workloads.iter().map(move |(workload, count)| (revision.clone(), workload.clone(), *count))
-            })
-            .filter(|(_, workload, _)| leaves(workload))
-            .collect();
-        if left.is_empty() {
+    pub fn without(
+        &self,
+        is_left_out: impl Fn(&Revision, &WorkloadRef) -> bool,
+        is_pod_left_out: impl Fn(&UnmanagedPod) -> bool,
+    ) -> Cow<'_, Self> {
+        let mut left = Vec::new();
+        for (revision, workloads) in &self.workloads {
+            let out = workloads.iter().filter(|(workload, _)| is_left_out(revision, workload));
+            left.extend(out.map(|(workload, count)| (revision.clone(), workload.clone(), *count)));
+        }
+        let has_pods = self.unmanaged.iter().any(&is_pod_left_out);
+        if left.is_empty() && !has_pods {
             return Cow::Borrowed(self);
         }
         let mut rest = self.clone();
         for (revision, workload, count) in left {
+            rest.subtract(&workload.namespace, &revision, count);
             if let Some(workloads) = rest.workloads.get_mut(&revision) {
                 workloads.remove(&workload);
             }
-            let Some(counts) = rest.proxies.get_mut(&workload.namespace) else { continue };
-            if let Some(all) = counts.get_mut(&revision) {
-                *all = all.saturating_sub(count);
+        }
+        let (out, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut rest.unmanaged).into_iter().partition(is_pod_left_out);
+        rest.unmanaged = kept;
+        for pod in out {
+            rest.subtract(&pod.namespace, &pod.revision, 1);
+            if let Some(count) = rest.unmanaged_count.get_mut(&pod.revision) {
+                *count = count.saturating_sub(1);
             }
-            counts.retain(|_, all| *all > 0);
         }
         Cow::Owned(rest)
+    }
+
+    fn subtract(&mut self, namespace: &NamespaceName, revision: &Revision, count: u32) {
+        let Some(counts) = self.proxies.get_mut(namespace) else { return };
+        if let Some(all) = counts.get_mut(revision) {
+            *all = all.saturating_sub(count);
+        }
+        counts.retain(|_, all| *all > 0);
     }
 
     /// Workloads with proxies of a revision that have another version than its injector gives now, and how many such proxies.

@@ -5,8 +5,10 @@
 //! namespace leads to another revision. A run pins them before it writes the label of their namespace, so that they do not
 //! move with it, and moves each one later, when everything behind it runs on the target.
 
-use crate::ids::{GatewayRef, Revision};
+use crate::census::UnmanagedPod;
+use crate::ids::{GatewayRef, Revision, WorkloadKind, WorkloadRef};
 use crate::injection::{Injection, namespace_injection};
+use crate::intent::Intent;
 use crate::inventory::{Pair, own_injector};
 use crate::labels;
 use crate::observed::{Gateway, Namespace, PreviousLabels, Snapshot, Workload};
@@ -48,6 +50,25 @@ pub fn takes_part(snapshot: &Snapshot, pair: Pair<'_>, gateway: &Gateway) -> boo
         None => by_namespace().is_some_and(|revision| one_of(revision.as_str())),
     };
     pair.source != pair.target && is_managed(gateway) && decides
+}
+
+/// Whether nothing says which revision a Gateway belongs to, under the AKS add-on: Azure gives it to the newest one that is installed, from the
+/// start of that revision until it goes, and no run moves it.
+/// Source: `istio-gateway-api.md` of Azure's documentation.
+pub fn follows_newest(intent: &Intent, snapshot: &Snapshot, gateway: &Gateway) -> bool {
+    let is_unnamed = |namespace: &Namespace| !namespace.labels.contains_key(labels::REVISION);
+    intent.is_addon()
+        && is_managed(gateway)
+        && gateway.revision.is_none()
+        && namespace(snapshot, gateway).is_some_and(is_unnamed)
+}
+
+/// Whether a counted pod is a proxy of such a Gateway.
+pub fn pod_follows_newest(intent: &Intent, snapshot: &Snapshot, pod: &UnmanagedPod) -> bool {
+    let Some((_, owner)) = pod.owner.as_ref().filter(|_| pod.gateway_api) else { return false };
+    let deployment = WorkloadRef::new(WorkloadKind::Deployment, pod.namespace.clone(), owner.clone());
+    let gateway = snapshot.workloads.get(&deployment).and_then(|workload| of_workload(snapshot, workload));
+    gateway.is_some_and(|gateway| follows_newest(intent, snapshot, gateway))
 }
 
 /// Whether the label of its namespace is all that keeps a Gateway on the source: it would move with that label.

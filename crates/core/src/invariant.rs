@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use crate::aks::gateways::is_gateway;
+use crate::aks::gateways;
 use crate::aks::seen::SetRevisions;
 use crate::decision::Decision;
 use crate::effect::{Effect, MeshConfigChange, MeshConfigEdit, MoveTag, MoveTagService};
@@ -104,7 +104,9 @@ fn success_is_proven(
         Some(census)
             if skipped
                 || census.workloads.get(&run.source).is_none_or(|workloads| {
-                    workloads.keys().all(|workload| is_gateway(intent, snapshot, workload))
+                    workloads.keys().all(|workload| {
+                        gateways::revision_of(intent, snapshot, workload).as_ref() == Some(&run.source)
+                    })
                 }) => {}
         _ => found.push(format!("I4: success, though workloads are on {} or were not counted", run.source)),
     }

@@ -372,11 +372,23 @@ pub fn group(snapshot: &Snapshot, workload: &Workload) -> Group {
     }
 }
 
-/// The restartable workloads of some namespaces in one group.
+/// The restartable workloads of some namespaces in one group, on the way from the source.
 pub fn members<'a>(
     intent: &Intent,
     snapshot: &'a Snapshot,
     pair: Pair<'_>,
+    namespaces: &BTreeSet<NamespaceName>,
+    wanted: Group,
+) -> Vec<&'a Workload> {
+    members_leaving(intent, snapshot, pair, pair.source, namespaces, wanted)
+}
+
+/// The same on the way from one of the two revisions: gateways of the add-on that go with it are not worth a restart.
+pub fn members_leaving<'a>(
+    intent: &Intent,
+    snapshot: &'a Snapshot,
+    pair: Pair<'_>,
+    leaving: &Revision,
     namespaces: &BTreeSet<NamespaceName>,
     wanted: Group,
 ) -> Vec<&'a Workload> {
@@ -398,7 +410,7 @@ pub fn members<'a>(
             group(snapshot, workload) == wanted
                 && !is_only_home(workload)
                 && is_ours(namespace, workload)
-                && !addon::is_gateway(intent, snapshot, &workload.reference)
+                && addon::revision_of(intent, snapshot, &workload.reference).as_ref() != Some(leaving)
                 && takes_part(snapshot, pair, namespace, workload)
                 && unrestartable(intent, snapshot, workload).is_none()
         })

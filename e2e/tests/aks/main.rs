@@ -2,6 +2,7 @@
 
 mod crash;
 mod dropped;
+mod egress;
 mod external;
 mod gateway_address;
 mod git;

@@ -10,27 +10,37 @@ use crate::observed::Snapshot;
 /// What the names of ingress gateways begin with. Source: `istio-deploy-ingress.md` of Azure's documentation.
 const INGRESS: &str = "aks-istio-ingressgateway-";
 
-/// Whether a workload is a gateway of the add-on. That is told by its name, which ends in its revision, in a namespace where the add-on
-/// makes gateways: its own two, those that the cluster's profile has, and, where Azure is not asked, those that the operator was told of.
-/// Whatever else is in these namespaces is somebody's own.
+/// Whether a workload is a gateway of the add-on, of whatever revision.
 pub fn is_gateway(intent: &Intent, snapshot: &Snapshot, workload: &WorkloadRef) -> bool {
+    revision_of(intent, snapshot, workload).is_some()
+}
+
+/// The revision that a gateway of the add-on comes and goes with; `None` for any other workload. Its proxies may be of another one: in a namespace
+/// with a label, the label decides.
+///
+/// A gateway is told by its name, which ends in its revision, in a namespace where the add-on makes gateways: its own two, those that the
+/// cluster's profile has, and, where Azure is not asked, those that the operator was told of. Whatever else is there is somebody's own.
+pub fn revision_of(intent: &Intent, snapshot: &Snapshot, workload: &WorkloadRef) -> Option<Revision> {
     if !intent.is_addon() || workload.kind != WorkloadKind::Deployment {
-        return false;
+        return None;
     }
-    let Some((name, _)) = name_and_revision(&workload.name) else { return false };
-    if workload.namespace.as_str() == INGRESS_NAMESPACE {
+    let (name, revision) = name_and_revision(&workload.name)?;
+    is_made_by_the_addon(intent, snapshot, &workload.namespace, name).then_some(revision)
+}
+
+fn is_made_by_the_addon(intent: &Intent, snapshot: &Snapshot, namespace: &NamespaceName, name: &str) -> bool {
+    if namespace.as_str() == INGRESS_NAMESPACE {
         return name.starts_with(INGRESS);
     }
     let profile =
         snapshot.aks.as_ref().filter(|_| intent.aks.is_some()).and_then(|seen| seen.cluster.as_ref().ok());
     match profile {
         Some(cluster) => cluster.egress_gateways.iter().any(|gateway| {
-            gateway.name.as_deref() == Some(name) && gateway.namespace == workload.namespace.as_str()
+            // Older api-versions name none.
+            gateway.name.as_deref().is_none_or(|known| known == name)
+                && gateway.namespace == namespace.as_str()
         }),
-        None => {
-            workload.namespace.as_str() == EGRESS_NAMESPACE
-                || snapshot.addon_namespaces.contains(&workload.namespace)
-        }
+        None => namespace.as_str() == EGRESS_NAMESPACE || snapshot.addon_namespaces.contains(namespace),
     }
 }
 

@@ -4,12 +4,15 @@
 use std::cmp::Ordering;
 
 use super::preflight::repairs_what_is_left;
-use super::{CheckInput, Finding};
+use super::{CheckInput, Finding, warning};
 use crate::aks::cluster::{ManagedCluster, MeshMode, ProvisioningState};
 use crate::aks::offers::{MeshRevision, MeshUpgrades};
 use crate::aks::revision::{Minor, compare, minor};
 use crate::aks::seen::Offers;
+use crate::gate;
+use crate::gateways::follows_newest;
 use crate::ids::Revision;
+use crate::labels;
 use crate::mesh_config::{difference, map_of};
 
 /// From here on the add-on injects native sidecars on Kubernetes 1.33 and newer (`istio-native-sidecar.md`).
@@ -219,6 +222,32 @@ pub(super) fn native_sidecars(input: &CheckInput<'_>) -> Finding {
          container istio-proxy must know",
         input.target
     ))
+}
+
+/// Gateways of the Gateway API that go to the target with its start, before any wave.
+pub(super) fn gateways_named(input: &CheckInput<'_>) -> Finding {
+    if !gate::is_gone(input.snapshot, input.target) {
+        return Finding::Nothing;
+    }
+    let all = input.snapshot.gateways.values();
+    let unnamed: Vec<_> = all.filter(|it| follows_newest(input.intent, input.snapshot, it)).collect();
+    let first = unnamed.first().map(|gateway| gateway.reference.clone());
+    warning(unnamed.iter().map(|gateway| gateway.reference.to_string()), |names| {
+        let command = first.as_ref().map_or_else(String::new, |first| {
+            format!(
+                "kubectl label gateways.gateway.networking.k8s.io {} -n {} {}={}",
+                first.name,
+                first.namespace,
+                labels::REVISION,
+                input.source
+            )
+        });
+        format!(
+            "{names}: neither the Gateway nor its namespace names a revision, so that AKS gives it to {} as soon as that is started, before \
+             any wave, and back when it goes. To move it with the run, after all waves, name its revision before the start: {command}",
+            input.target
+        )
+    })
 }
 
 /// Whether the run will copy the shared mesh configuration of the source when it starts.

@@ -4,6 +4,7 @@
 use super::{Check, CheckInput, Finding, label_owners, listed, planned, problem, proxies};
 use crate::aks::gateways::is_gateway;
 use crate::census::{Census, Reference, ReferenceKind};
+use crate::gateways::pod_follows_newest;
 use crate::ids::{NamespaceName, ServiceRef};
 use crate::injection::{Injection, Injector, injection, namespace_injection};
 use crate::inventory::is_system;
@@ -218,6 +219,7 @@ fn gateways_moved(input: &CheckInput<'_>) -> Finding {
             return labelled;
         }
         let pods = census.unmanaged.iter().filter(|pod| pod.gateway_api && pod.revision == *input.source);
+        let pods = pods.filter(|pod| !pod_follows_newest(input.intent, input.snapshot, pod));
         problem(pods.map(|pod| format!("{}/{}", pod.namespace, pod.name)), |names| {
             format!(
                 "istiod of {} still runs the gateway pods {names}: they move when their Gateway's label {label}, or its \

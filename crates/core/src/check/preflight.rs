@@ -17,7 +17,7 @@ use crate::labels;
 use crate::observed::{DEFAULT_TRUST_DOMAIN, Labels, MeshConfig, Workload};
 
 /// All of them, in the order of their results.
-pub(super) const CHAIN: [Check; 27] = [
+pub(super) const CHAIN: [Check; 28] = [
     Check { name: "SourceIstiodReady", find: source_istiod_ready },
     Check { name: "InjectionLabelsUnambiguous", find: injection_labels_unambiguous },
     Check { name: "NamespacesAssigned", find: namespaces_assigned },
@@ -45,6 +45,7 @@ pub(super) const CHAIN: [Check; 27] = [
     Check { name: "AksMeshConfigCopied", find: aks::mesh_config_copied },
     Check { name: "AksLabelsWithoutEffect", find: addon_labels::find },
     Check { name: "AksGatewayAddressesReadable", find: gateway_addresses::find },
+    Check { name: "AksGatewaysNamed", find: aks::gateways_named },
 ];
 
 /// Reason of a namespace that no wave takes, in [`crate::plan::LeftNamespace`].

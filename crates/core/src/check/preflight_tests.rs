@@ -65,6 +65,7 @@ fn the_names_are_those_of_the_guide_in_their_order() {
         "AksMeshConfigCopied",
         "AksLabelsWithoutEffect",
         "AksGatewayAddressesReadable",
+        "AksGatewaysNamed",
     ];
     assert_eq!(PREFLIGHT, names);
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use super::completion::counted;
 use super::{CheckInput, Finding, planned_names};
-use crate::aks::gateways::is_gateway;
+use crate::aks::gateways::revision_of;
 use crate::census::{Census, JOB, UnmanagedPod};
+use crate::gateways::pod_follows_newest;
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
 use crate::intent::RunningJobs;
 use crate::inventory::{Group, Pair, members, some_of, unrestartable};
@@ -19,9 +20,13 @@ pub(super) fn all_moved(input: &CheckInput<'_>) -> Finding {
     })
 }
 
-/// Without the add-on's own gateways, which come and go with their revision: they are nobody's to move.
+/// Without what is nobody's to move: the add-on's own gateways, which come and go with their revision, and those of the Gateway API that
+/// Azure gives to the newest one.
 fn of_users<'a>(input: &CheckInput<'_>, census: &'a Census) -> Cow<'a, Census> {
-    census.without(|workload| is_gateway(input.intent, input.snapshot, workload))
+    census.without(
+        |revision, workload| revision_of(input.intent, input.snapshot, workload).as_ref() == Some(revision),
+        |pod| pod_follows_newest(input.intent, input.snapshot, pod),
+    )
 }
 
 /// Nothing of the plan runs on the source. Enough for a rollback: what it takes back was injected in the run, so its

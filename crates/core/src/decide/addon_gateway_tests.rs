@@ -12,13 +12,14 @@ use crate::aks::cluster::{
 };
 use crate::aks::id::ClusterId;
 use crate::aks::seen::ClusterSeen;
-use crate::check::fixture::{Mesh, SOURCE, TARGET, said};
-use crate::ids::{NamespaceName, WorkloadKind, WorkloadRef};
+use crate::census::UnmanagedPod;
+use crate::check::fixture::{Mesh, SOURCE, TARGET, map, said};
+use crate::ids::{GatewayRef, NamespaceName, WorkloadKind, WorkloadRef};
 use crate::intent::CompletionMode;
-use crate::inventory::{Group, Pair, members};
+use crate::inventory::{Group, Pair, members, members_leaving};
 use crate::labels;
 use crate::machine::phase::Phase;
-use crate::observed::{LoadBalancer, PodProblem};
+use crate::observed::{Gateway, LoadBalancer, PodProblem};
 use crate::wait::WaitReason;
 
 const INGRESS: &str = "aks-istio-ingress";
@@ -309,6 +310,34 @@ fn only_proxies_of_the_add_ons_gateways_keep_no_revision_in_use() {
     assert!(told(&mesh).contains("2 proxies run"), "{}", told(&mesh));
 }
 
+/// The label of its namespace decides which proxies the target's gateway gets: made before the label moved, it has those of the source.
+#[test]
+fn a_gateway_of_the_target_with_proxies_of_the_source_is_moved_like_anything_else() {
+    let mut mesh = egress(with_azure(addon()));
+    mesh.add_workload("egress", "out-asm-1-28", &[]);
+    let new = WorkloadRef::new(WorkloadKind::Deployment, "egress", "out-asm-1-28");
+    mesh.census(|census| {
+        let workloads = census.workloads.get_mut(&SOURCE.into()).unwrap();
+        workloads.retain(|workload, _| workload.name != "curl");
+        workloads.insert(new, 1);
+    });
+    assert!(restarted(&mesh).contains(&"out-asm-1-28".to_owned()), "{:?}", restarted(&mesh));
+    let told = said(&mesh.completion()).into_iter().find(|text| text.starts_with("ProxiesMoved"));
+    assert!(told.as_ref().is_some_and(|text| text.contains("1 proxy runs on asm-1-27")), "{told:?}");
+    // On the way back the one of the source is, and that of the target goes.
+    let pair = Pair { source: &mesh.source, target: &mesh.target };
+    let back = members_leaving(
+        &mesh.intent,
+        &mesh.snapshot,
+        pair,
+        &mesh.target,
+        &["egress".into()].into(),
+        Group::Application,
+    );
+    let names: Vec<&str> = back.iter().map(|workload| workload.reference.name.as_str()).collect();
+    assert!(names.contains(&"out-asm-1-27") && !names.contains(&"out-asm-1-28"), "{names:?}");
+}
+
 /// What stays has to carry the traffic alone.
 #[test]
 fn no_revision_goes_while_the_gateways_of_the_other_are_not_ready() {
@@ -324,4 +353,50 @@ fn no_revision_goes_while_the_gateways_of_the_other_are_not_ready() {
         "{:?}",
         waits(&held)
     );
+}
+
+/// Azure gives a Gateway of the Gateway API that nothing names a revision of to the newest one.
+#[test]
+fn a_gateway_that_names_no_revision_is_told_before_the_start_and_holds_up_no_removal() {
+    let mut mesh = addon();
+    mesh.add_namespace("edge", &[]);
+    let key = GatewayRef { namespace: "edge".into(), name: "web".into() };
+    let gateway = Gateway { reference: key.clone(), managed: true, ..Gateway::default() };
+    mesh.snapshot.gateways.insert(key.clone(), gateway.into());
+    app(&mut mesh, "edge", "web-istio", |workload| {
+        workload.template.labels = map(&[(labels::GATEWAY_NAME, "web"), (labels::GATEWAY_MANAGED, "x")]);
+    });
+    mesh.proxies("edge", SOURCE, 1);
+    mesh.census(|census| {
+        census.unmanaged_count.insert(SOURCE.into(), 1);
+        census.unmanaged.push(UnmanagedPod {
+            namespace: "edge".into(),
+            name: "web-istio-1".into(),
+            owner: Some(("Deployment".into(), "web-istio".into())),
+            revision: SOURCE.into(),
+            gateway_api: true,
+        });
+    });
+    let told = |mesh: &Mesh, name: &str| {
+        let all = [mesh.preflight(), mesh.completion()].concat();
+        said(&all).into_iter().find(|text| text.starts_with(name)).unwrap_or_default()
+    };
+    assert_eq!(told(&mesh, "AksGatewaysNamed"), "", "the target is there");
+    assert!(!told(&mesh, "ProxiesMoved").contains("edge") && told(&mesh, "GatewaysMoved").is_empty());
+    mesh.snapshot.control_planes.remove(&TARGET.into());
+    mesh.snapshot.webhooks.retain(|webhook| webhook.revision != Some(TARGET.into()));
+    let text = told(&mesh, "AksGatewaysNamed");
+    assert!(text.contains("Warning: ") && text.contains("web -n edge istio.io/rev=asm-1-27"), "{text}");
+    // Who names one decides.
+    let named = |mesh: &mut Mesh, revision: Option<&str>| {
+        let gateway = mesh.snapshot.gateways.get_mut(&key).unwrap();
+        Arc::make_mut(gateway).revision = revision.map(str::to_owned);
+    };
+    named(&mut mesh, Some(SOURCE));
+    assert_eq!(told(&mesh, "AksGatewaysNamed"), "");
+    assert!(told(&mesh, "GatewaysMoved").contains("edge/web-istio-1"), "{}", told(&mesh, "GatewaysMoved"));
+    assert!(told(&mesh, "ProxiesMoved").contains("edge"), "{}", told(&mesh, "ProxiesMoved"));
+    named(&mut mesh, None);
+    mesh.intent.istio_namespace = "istio-system".into();
+    assert!(told(&mesh, "AksGatewaysNamed").is_empty() && told(&mesh, "ProxiesMoved").contains("edge"));
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use crate::aks::gateways::is_gateway;
+use crate::aks::gateways;
 use crate::check::{self, CheckInput};
 use crate::gate;
-use crate::ids::{NamespaceName, WorkloadRef};
+use crate::ids::{NamespaceName, Revision, WorkloadRef};
 use crate::injection::is_relabelled;
 use crate::intent::CompletionMode;
 use crate::inventory::{Group, is_system, members};
@@ -127,8 +127,10 @@ fn nothing_to_move(pass: &mut Pass<'_>) -> bool {
         return moved;
     }
     let target = pass.run.target.clone();
-    let is_of_the_addon = |workload: &WorkloadRef| is_gateway(pass.intent, pass.snapshot, workload);
-    let census = pass.snapshot.census.as_ref().map(|census| census.without(is_of_the_addon));
+    let is_of_the_addon = |revision: &Revision, workload: &WorkloadRef| {
+        gateways::revision_of(pass.intent, pass.snapshot, workload).as_ref() == Some(revision)
+    };
+    let census = pass.snapshot.census.as_ref().map(|census| census.without(is_of_the_addon, |_| false));
     let others: Vec<String> = census
         .iter()
         .flat_map(|census| &census.proxies)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::gate;
 use crate::ids::NamespaceName;
-use crate::inventory::{Group, members};
+use crate::inventory::{Group, members_leaving};
 use crate::machine::analysis::{self, Opinion};
 use crate::machine::batch::{self, Front};
 use crate::machine::gateways;
@@ -14,7 +14,7 @@ use crate::machine::phase::Trigger;
 use crate::machine::relabel::{in_place_since, labels_in_place};
 use crate::plan::{PlannedWave, WaveKind};
 use crate::planning;
-use crate::record::WaveStep;
+use crate::record::{Direction, WaveStep};
 use crate::wait::WaitReason;
 
 /// How many waves a plan may grow to before stragglers are left to a person.
@@ -154,8 +154,12 @@ pub fn front_of<'a>(
 ) -> Front<'a> {
     let group = if wave.kind == WaveKind::Gateways { Group::Last } else { Group::Application };
     let revisions = pass.revisions();
+    let leaving = match pass.run.direction() {
+        Direction::Forward => &revisions.0,
+        Direction::Back => &revisions.1,
+    };
     Front {
-        members: members(pass.intent, pass.snapshot, pair(&revisions), namespaces, group),
+        members: members_leaving(pass.intent, pass.snapshot, pair(&revisions), leaving, namespaces, group),
         max_concurrent: wave.max_concurrent,
         held,
         analysis: None,
@@ -271,7 +275,7 @@ pub fn append(pass: &mut Pass<'_>, namespaces: &BTreeSet<NamespaceName>) -> bool
     let pair = pair(&revisions);
     let wave = planning::stragglers_wave(pass.intent, pass.snapshot, pair, namespaces);
     let names: Vec<&str> = namespaces.iter().map(NamespaceName::as_str).collect();
-    let note = format!("namespaces came to {} late: {}", pair.source, crate::inventory::some_of(&names));
+    let note = format!("not everything is on {} in {}", pair.target, crate::inventory::some_of(&names));
     let gateways = planning::gateways_wave(pass.intent, pass.snapshot, pair, namespaces);
     pass.run.wave = u32::try_from(pass.plan.waves.len()).unwrap_or(u32::MAX);
     pass.run.step = WaveStep::Relabel;
