@@ -155,7 +155,14 @@ pub(super) fn unusable(why: &str) -> ArmProblem {
 
 /// A read that had no answer at all.
 pub(super) fn unanswered(failure: &Failure) -> ArmProblem {
-    ArmProblem { code: "NoAnswer".to_owned(), ..unusable(&failure.why) }
+    ArmProblem::own(
+        Class::Transient { retry_after_seconds: None },
+        "NoAnswer",
+        "Azure could not be asked.",
+        &failure.why,
+        "The operator tries again by itself. Its pod has to reach that host: NetworkPolicy, firewall, and in a cluster with an HTTP proxy the \
+         chart's value aks.proxyFromEnvironment.",
+    )
 }
 
 /// `Retry-After` (RFC 9110, 10.2.3): seconds, or a date. At most an hour.
