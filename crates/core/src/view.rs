@@ -145,8 +145,9 @@ fn rolled_back(pass: &Pass<'_>) -> String {
     let why = run.rollback.as_ref().map_or("", |rollback| rollback.message.as_str());
     let remains = remains::told(pass);
     let git = git::told(pass).filter(|_| remains.is_some());
-    let more: String = git.into_iter().chain(remains).map(|told| format!("; {told}")).collect();
-    format!("everything runs on {} again ({why}){more}", run.source)
+    let done = format!("everything runs on {} again ({why})", run.source);
+    let told: Vec<String> = [Some(done), git, remains].into_iter().flatten().collect();
+    told.join("; ")
 }
 
 fn wave(pass: &Pass<'_>) -> String {
