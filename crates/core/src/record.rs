@@ -165,6 +165,9 @@ pub struct Run {
     /// That change was seen to be done, by whomever.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cloud_done: bool,
+    /// When the removal of the source was due first: the count that it rests on is newer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal_due: Option<Timestamp>,
     /// Since when no request to complete is sent any more, because a rollback is asked for while the last one may be on its way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_held_since: Option<Timestamp>,

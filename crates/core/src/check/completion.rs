@@ -7,7 +7,6 @@ use crate::census::{Census, Reference, ReferenceKind};
 use crate::gateways::pod_follows_newest;
 use crate::ids::{NamespaceName, ServiceRef};
 use crate::injection::{Injection, Injector, injection, namespace_injection};
-use crate::inventory::is_system;
 use crate::labels;
 use crate::observed::{IstiodService, Labels, Namespace, PodTemplate, WebhookConfiguration};
 use crate::tags::{self, services};
@@ -98,7 +97,7 @@ fn template_asks_for_source(
     template: &PodTemplate,
 ) -> bool {
     let opted_out = template.labels.get(labels::SIDECAR_INJECT).is_some_and(|value| value == "false");
-    if opted_out || is_system(input.intent, namespace) {
+    if opted_out || labels::NEVER_INJECTED.contains(&namespace.as_str()) {
         return false;
     }
     let by_webhook = |namespace: &Namespace| {

@@ -140,6 +140,21 @@ fn a_tag_is_told_as_a_tag_and_not_as_its_namespaces() {
     assert!(about(|mesh| mesh.add_tag("prod", TARGET)).is_empty());
 }
 
+/// Gateways were put beside istiod for long. No run touches that namespace, and what is there keeps the source in use all the same.
+#[test]
+fn a_gateway_beside_istiod_keeps_its_revision() {
+    let told = about(|mesh| {
+        mesh.add_workload("istio-system", "istio-ingressgateway", &[(labels::REVISION, SOURCE)]);
+        mesh.proxies("istio-system", SOURCE, 2);
+    });
+    let [template, proxies] = &told[..] else { panic!("{told:?}") };
+    assert!(template.contains("kubectl patch deployment istio-ingressgateway -n istio-system"), "{template}");
+    assert!(
+        proxies.starts_with("ProxiesMoved Failed: 2 proxies run on asm-1-27 in istio-system"),
+        "{proxies}"
+    );
+}
+
 #[test]
 fn a_pod_template_that_names_the_source_fails_with_the_patch() {
     let told = only(|mesh| {

@@ -276,7 +276,7 @@ fn write(
         return false;
     }
     let is_first = step == CloudStep::Complete && pass.run.cloud != Some(step);
-    if is_first && !complete::counted_just_now(pass) {
+    if is_first && !complete::counted_for_removal(pass) {
         return false;
     }
     if pass.run.cloud != Some(step) || pass.run.cloud_done {

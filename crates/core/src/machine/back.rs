@@ -252,7 +252,8 @@ fn late_workloads(pass: &Pass<'_>, revision: &Revision) -> bool {
 fn dropped_workloads(pass: &Pass<'_>) -> bool {
     let Some(census) = pass.snapshot.census.as_ref() else { return false };
     waves_back(pass).any(|wave| {
-        let namespaces = wave.namespaces.iter().cloned().collect();
+        let namespaces =
+            wave.namespaces.iter().filter(|name| !pass.run.astray.contains(name)).cloned().collect();
         let front = front_of(pass, wave, &namespaces, true);
         front.members.iter().any(|workload| {
             let is_restarted =

@@ -23,9 +23,6 @@ use crate::record::CloudStep;
 use crate::tags;
 use crate::wait::WaitReason;
 
-/// How old the count may be that the removal of the source rests on, in seconds. Longer than two counts are apart.
-const FRESH_COUNT_SECONDS: u32 = 60;
-
 /// Moves the completion by one step. Says whether the position changed.
 pub fn complete(pass: &mut Pass<'_>) -> bool {
     if pass.run.source == pass.run.target {
@@ -223,16 +220,17 @@ fn late(pass: &mut Pass<'_>, begun: Timestamp) -> bool {
     !namespaces.is_empty() && append(pass, &namespaces) && pass.go(Trigger::StragglersFound)
 }
 
-/// Whether the count that the removal rests on was taken a moment ago. Otherwise another one is asked for: since the last one a person
-/// may have taken hours to approve, and there is no way back.
-pub fn counted_just_now(pass: &mut Pass<'_>) -> bool {
+/// Whether a count is there that began after the removal was due. Otherwise one is asked for: since the last one a person may have taken hours
+/// to approve, and there is no way back.
+pub fn counted_for_removal(pass: &mut Pass<'_>) -> bool {
+    let due = *pass.run.removal_due.get_or_insert(pass.now);
     let counted = pass.snapshot.census.as_ref().and_then(|census| census.taken_at);
-    let fresh = counted.is_some_and(|counted| after(counted, FRESH_COUNT_SECONDS) > pass.now);
-    if !fresh {
-        pass.needs.census_since = Some(pass.now);
+    let is_newer = counted.is_some_and(|counted| counted >= due);
+    if !is_newer {
+        pass.needs.census_since = Some(due);
         pass.wait_for_count("once more what still refers to the source, before it is removed");
     }
-    fresh
+    is_newer
 }
 
 /// When something last happened to the labels of the plan: pods may have been made on the source until then, so an older

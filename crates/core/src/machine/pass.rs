@@ -469,6 +469,7 @@ fn new_run(intent: &Intent, counter: u32) -> Run {
         gate: None,
         source_gone: false,
         target_gone_since: None,
+        removal_due: None,
         completion_held_since: None,
         cloud: None,
         cloud_done: false,
