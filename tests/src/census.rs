@@ -11,6 +11,7 @@ pub fn take(world: &World, needs: &Needs) -> Census {
         taken_at: Some(world.now),
         references: world.references.clone(),
         sidecars_in: needs.sidecars_in.clone(),
+        rights: needs.rights.clone(),
         ..Census::default()
     };
     for pod in world.pods.values() {

@@ -9,6 +9,7 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use kube::{Api, ResourceExt};
 use meshupgrade_api::MeshUpgrade;
+use meshupgrade_core::aks::gateways::default_namespaces;
 use meshupgrade_core::decision::Needs;
 use meshupgrade_core::ids::{NamespaceName, Uid, WorkloadRef};
 use meshupgrade_core::intent::Intent;
@@ -149,8 +150,7 @@ impl Context {
             self.all_upgrades().iter().filter_map(|upgrade| upgrade.intent().ok()).collect();
         self.config_maps.retain(&intents.iter().map(|intent| intent.istio_namespace.clone()).collect());
         self.istiod_services.retain(&intents.iter().map(|intent| intent.istio_namespace.clone()).collect());
-        self.gateway_services
-            .retain(&intents.iter().flat_map(|intent| self.gateway_namespaces(intent).cloned()).collect());
+        self.gateway_services.retain(&intents.iter().flat_map(gateway_namespaces).collect());
     }
 
     /// What one pass sees; `None` until the ConfigMaps of its Istio namespace are known, and the Services of gateways if they can be.
@@ -184,12 +184,12 @@ impl Context {
     /// The Services of the add-on's gateways by namespace, without a namespace in which they cannot be read: nothing waits for a right
     /// that is missing. `None` while they are being read.
     fn gateway_services(&self, intent: &Intent) -> Option<BTreeMap<NamespaceName, Vec<Arc<LoadBalancer>>>> {
-        let read = self.gateway_namespaces(intent).map(|name| (self.gateway_services.look(name), name));
+        let read = gateway_namespaces(intent).map(|name| (self.gateway_services.look(&name), name));
         let mut known = BTreeMap::new();
         // All of them are asked for before the first one is awaited.
         for (services, name) in read.collect::<Vec<_>>() {
             match services {
-                Look::Known(services) => drop(known.insert(name.clone(), services)),
+                Look::Known(services) => drop(known.insert(name, services)),
                 Look::Unreadable => {}
                 Look::Awaited => return None,
             }
@@ -208,8 +208,8 @@ impl Context {
         }
         // Without a right to Services the run goes on.
         let of_istiod = self.istiod_services.delay(istio).map(|problem| told("Services", istio, problem));
-        let of_gateways = self.gateway_namespaces(intent).find_map(|name| {
-            self.gateway_services.delay(name).map(|problem| told("Services", name, problem))
+        let of_gateways = gateway_namespaces(intent).find_map(|name| {
+            self.gateway_services.delay(&name).map(|problem| told("Services", &name, problem))
         });
         of_istiod.or(of_gateways).map(|told| ("ServicesUnreadable", told))
     }
@@ -235,12 +235,6 @@ impl Context {
         self.censuses.want(self, intent, needs, since)
     }
 
-    /// Where the add-on may have gateways, if the mesh is the add-on's.
-    fn gateway_namespaces(&self, intent: &Intent) -> impl Iterator<Item = &NamespaceName> {
-        let addon = intent.is_addon();
-        self.settings.addon_namespaces.iter().filter(move |_| addon)
-    }
-
     fn other_upgrades(&self, upgrade: &MeshUpgrade) -> Vec<OtherUpgrade> {
         let all = self.all_upgrades();
         let mut others: Vec<OtherUpgrade> = all
@@ -251,6 +245,12 @@ impl Context {
         others.sort_by(|a, b| a.name.cmp(&b.name));
         others
     }
+}
+
+/// Where the add-on has gateways with addresses of their own, if the mesh is the add-on's.
+fn gateway_namespaces(intent: &Intent) -> impl Iterator<Item = NamespaceName> + use<> {
+    let addon = intent.is_addon();
+    default_namespaces().filter(move |_| addon)
 }
 
 fn other_upgrade(upgrade: &MeshUpgrade, other: &MeshUpgrade) -> OtherUpgrade {

@@ -216,7 +216,10 @@ impl ManagedClusters {
         let pause = self.pause(&cluster);
         let mut known = self.lock();
         let found = known.get_mut(upgrade).filter(|found| found.need.cluster == need.cluster)?;
-        found.seen = Some(ClusterSeen { read_at, cluster, offers, write: None });
+        let before = found.seen.as_ref().and_then(|seen| seen.egress_gateways.clone());
+        let egress_gateways =
+            cluster.as_ref().map_or(before, |cluster| Some(cluster.egress_gateways.clone()));
+        found.seen = Some(ClusterSeen { read_at, cluster, egress_gateways, offers, write: None });
         let satisfied = found.satisfied();
         drop(known);
         self.0.poke.poke();

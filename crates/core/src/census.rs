@@ -35,9 +35,9 @@ pub struct Census {
     pub workloads: BTreeMap<Revision, BTreeMap<WorkloadRef, u32>>,
     /// Namespaces in which pods without a proxy are counted too, from [`crate::decision::Needs::sidecars_in`].
     pub sidecars_in: BTreeSet<NamespaceName>,
-    /// Pods without a proxy of Deployments, StatefulSets and DaemonSets in these namespaces, without finished and terminating ones. Whether
-    /// they are to have one is for others to say.
-    pub without_proxy: BTreeMap<WorkloadRef, u32>,
+    /// Workloads of these namespaces with pods that have no proxy, without finished and terminating ones. Whether they are to have one is for
+    /// others to say.
+    pub without_proxy: BTreeMap<WorkloadRef, WithoutProxy>,
     /// Versions of these proxies (see [`crate::pods::image_version`]), without those whose pod fixes its image.
     pub versions: BTreeMap<Revision, BTreeMap<WorkloadRef, BTreeMap<String, u32>>>,
     /// Live proxies that no Deployment, StatefulSet or DaemonSet owns: bare pods, Jobs, other controllers, gateways
@@ -58,12 +58,23 @@ pub struct Census {
     pub versioned_filter_count: usize,
     /// What runs in the mesh and is not covered: WorkloadEntries, waypoints, east-west gateways.
     pub uncovered: Vec<String>,
-    /// What the operator may not patch, of [`crate::decision::Needs::rights`].
+    /// What the operator's rights were asked for: [`crate::decision::Needs::rights`].
+    pub rights: BTreeSet<About>,
+    /// What of that it may not patch.
     pub denied: BTreeSet<About>,
     /// Version of the API server, for example `1.33.2`; `None` where it could not be read.
     pub kubernetes_version: Option<String>,
     /// What could not be read, with the reason: whoever needs it must not assume that it is empty.
     pub unreadable: Vec<String>,
+}
+
+/// The pods of a workload that have no proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WithoutProxy {
+    /// How many.
+    pub pods: u32,
+    /// When the newest of them was made, in whole seconds, rounded down.
+    pub newest: Option<Timestamp>,
 }
 
 /// A proxy that MeshUpgrade cannot restart.
@@ -190,7 +201,9 @@ impl Census {
             return;
         }
         if let Some(workload) = workload_of(pod) {
-            *self.without_proxy.entry(workload).or_default() += 1;
+            let found = self.without_proxy.entry(workload).or_default();
+            found.pods += 1;
+            found.newest = found.newest.max(pod.created);
         }
     }
 

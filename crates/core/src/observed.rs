@@ -41,7 +41,7 @@ pub struct Snapshot {
     pub gateways: BTreeMap<GatewayRef, Arc<Gateway>>,
     /// Namespaces in which the AKS add-on may have gateways, as the operator was told; others may be in the cluster's profile.
     pub addon_namespaces: BTreeSet<NamespaceName>,
-    /// Services of type LoadBalancer in these namespaces, where the mesh is the add-on's. A namespace that is missing here is unknown, not empty.
+    /// Services of type LoadBalancer in the add-on's own two namespaces of gateways, where the mesh is the add-on's. A namespace that is missing here is unknown, not empty.
     pub gateway_services: BTreeMap<NamespaceName, Vec<Arc<LoadBalancer>>>,
     /// Pods of the namespaces that [`crate::decision::Needs`] named and whose watch is in sync.
     /// A namespace that is missing here is unknown, not empty.

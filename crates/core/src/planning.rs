@@ -11,7 +11,7 @@ use crate::ids::{NamespaceName, WorkloadKind, WorkloadRef};
 use crate::injection::{Injection, injection};
 use crate::intent::{InjectionMode, Intent, WaveSelect};
 use crate::inventory::{
-    Group, Pair, Standing, is_system, manual_proxy, members, standing, takes_part, unrestartable,
+    Group, Pair, Standing, group, is_system, manual_proxy, members, standing, takes_part, unrestartable,
     workloads_in,
 };
 use crate::labels;
@@ -154,9 +154,14 @@ pub fn gateways_wave(
     namespaces: &BTreeSet<NamespaceName>,
 ) -> Option<PlannedWave> {
     let gateways = members(intent, snapshot, pair, namespaces, Group::Last);
+    // Those of the add-on that stay are not there yet, or are no members on the way there.
+    let of_the_addon = workloads_in(snapshot, namespaces)
+        .filter(|(_, workload)| group(snapshot, workload) == Group::Last)
+        .filter(|(_, workload)| is_gateway(intent, snapshot, &workload.reference))
+        .map(|(_, workload)| workload);
     let homes: BTreeSet<NamespaceName> =
-        gateways.iter().map(|gateway| gateway.reference.namespace.clone()).collect();
-    (!gateways.is_empty()).then(|| PlannedWave {
+        gateways.iter().copied().chain(of_the_addon).map(|it| it.reference.namespace.clone()).collect();
+    (!homes.is_empty()).then(|| PlannedWave {
         name: GATEWAYS.into(),
         kind: WaveKind::Gateways,
         namespaces: homes.into_iter().collect(),

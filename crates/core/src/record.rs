@@ -391,6 +391,9 @@ pub struct Rollback {
     /// Only that wave goes back; then the run goes on with it when a person asks for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub wave_only: bool,
+    /// The waves were gone through once more for pods that had lost their sidecar.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub looked_for_dropped: bool,
 }
 
 impl Rollback {

@@ -93,7 +93,7 @@ fn message(pass: &Pass<'_>, wait: Option<&Wait>) -> String {
         },
         Phase::Completing if run.completion_held_since.is_some() => {
             format!(
-                "completing: spec.rollback.requested is set, and a request to remove {} may be on its way: the run turns back when it is \
+                "completing: a rollback is asked for, and a request to remove {} may be on its way: the run turns back when it is \
                  known that Azure has not accepted it",
                 run.source
             )

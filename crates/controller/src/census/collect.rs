@@ -39,6 +39,7 @@ pub async fn take(
         tracing::warn!(%error, "pods could not be counted");
         return Err(error);
     }
+    census.rights.clone_from(&needs.rights);
     census.denied = rights::denied(clients, &needs.rights).await;
     census.kubernetes_version = look.kubernetes_version().await;
     look.cron_jobs(&mut census).await;

@@ -47,6 +47,7 @@ impl Reader {
         let seen = ClusterSeen {
             read_at: clock.now(),
             cluster: Ok(ManagedCluster::parse(&document).unwrap()),
+            egress_gateways: None,
             offers: Some(Offers {
                 upgrades: Ok(upgrades(&json!({"value": [{"properties": source}]})).unwrap()),
                 revisions: Ok(revisions(&all).unwrap()),

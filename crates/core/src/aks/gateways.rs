@@ -32,16 +32,18 @@ fn is_made_by_the_addon(intent: &Intent, snapshot: &Snapshot, namespace: &Namesp
     if namespace.as_str() == INGRESS_NAMESPACE {
         return name.starts_with(INGRESS);
     }
-    let profile =
-        snapshot.aks.as_ref().filter(|_| intent.aks.is_some()).and_then(|seen| seen.cluster.as_ref().ok());
-    match profile {
-        Some(cluster) => cluster.egress_gateways.iter().any(|gateway| {
+    if intent.aks.is_none() {
+        return namespace.as_str() == EGRESS_NAMESPACE || snapshot.addon_namespaces.contains(namespace);
+    }
+    // Until the profile is known nothing is taken away, and what may be Azure's is not touched.
+    let profile = snapshot.aks.as_ref().and_then(|seen| seen.egress_gateways.as_ref());
+    profile.is_none_or(|gateways| {
+        gateways.iter().any(|gateway| {
             // Older api-versions name none.
             gateway.name.as_deref().is_none_or(|known| known == name)
                 && gateway.namespace == namespace.as_str()
-        }),
-        None => namespace.as_str() == EGRESS_NAMESPACE || snapshot.addon_namespaces.contains(namespace),
-    }
+        })
+    })
 }
 
 /// The name of a gateway and the revision that it is of: `out-asm-1-28`.

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::cluster::ManagedCluster;
+use super::cluster::{EgressGateway, ManagedCluster};
 use super::id::ClusterId;
 use super::offers::{MeshRevision, MeshUpgrades};
 use super::operation::OperationState;
@@ -16,6 +16,8 @@ pub struct ClusterSeen {
     pub read_at: Timestamp,
     /// The cluster, or why it could not be read.
     pub cluster: Result<ManagedCluster, ArmProblem>,
+    /// The egress gateways of the add-on when it was last read; `None` where that was never.
+    pub egress_gateways: Option<Vec<EgressGateway>>,
     /// What it is offered, if that was asked for.
     pub offers: Option<Offers>,
     /// The last write of this process, if there was one.

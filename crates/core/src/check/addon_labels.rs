@@ -27,12 +27,12 @@ pub(super) fn find(input: &CheckInput<'_>) -> Finding {
     let names = |wanted: Idle| {
         let workloads = input.snapshot.workloads.values();
         let found = workloads.filter(|workload| idle(input, &scope, workload) == Some(wanted));
-        named(found.map(|workload| workload.reference.to_string()))
+        named(found.map(|workload| workload.reference.to_string()), 30)
     };
     let inject = names(Idle::Inject).map(|names| {
         format!(
-            "{names}: {}: \"true\" gives no sidecar, because the add-on has no default revision: label the namespace \
-             {}={}",
+            "{}: \"true\" of a pod template gives no sidecar, because the add-on has no default revision; label the namespace \
+             {}={}: {names}",
             labels::SIDECAR_INJECT,
             labels::REVISION,
             input.source
@@ -40,7 +40,7 @@ pub(super) fn find(input: &CheckInput<'_>) -> Finding {
     });
     let revision = names(Idle::Revision).map(|names| {
         format!(
-            "{names}: the label {} of the pod template does nothing, because the namespace decides: remove it there",
+            "the label {} of a pod template does nothing where the namespace decides; remove it there: {names}",
             labels::REVISION
         )
     });
@@ -100,12 +100,15 @@ mod tests {
         mesh.add_workload("plain", "silent", &[]);
         mesh.add_workload("shop", "injected", &[(labels::SIDECAR_INJECT, "true")]);
         let text = warned(&mesh).unwrap();
-        assert!(text.contains("Warning: Deployment plain/hopeful: sidecar.istio.io/inject"), "{text}");
+        assert!(text.contains("Warning: sidecar.istio.io/inject"), "{text}");
         for number in 0..40 {
             mesh.add_workload("plain", &format!("many-{number:02}"), &[(labels::SIDECAR_INJECT, "true")]);
         }
         let text = warned(&mesh).unwrap();
-        assert!(text.contains("many-28 and 11 more: sidecar.istio.io/inject"), "{text}");
+        assert!(
+            text.contains("asm-1-27: Deployment plain/hopeful, ") && text.ends_with("many-28 and 11 more"),
+            "{text}"
+        );
         mesh.intent.istio_namespace = "istio-system".into();
         assert_eq!(warned(&mesh), None, "elsewhere there may be a default revision");
     }
@@ -117,6 +120,6 @@ mod tests {
         mesh.add_workload("other", "odd", &[(labels::REVISION, SOURCE)]);
         mesh.add_workload("shop", "planned", &[(labels::REVISION, SOURCE)]);
         let text = warned(&mesh).unwrap();
-        assert!(text.contains("Deployment other/odd: the label istio.io/rev"), "{text}");
+        assert!(text.contains("remove it there: Deployment other/odd"), "{text}");
     }
 }

@@ -324,6 +324,7 @@ mod tests {
                 open_service_mesh_enabled: false,
                 etag_present: true,
             }),
+            egress_gateways: None,
             offers: Some(Offers {
                 upgrades: Ok(MeshUpgrades::Offered(revision(SOURCE, &[TARGET], &["1.32"]))),
                 revisions: Ok(vec![

@@ -1,17 +1,17 @@
 //! Whether it will be seen if the gateways of the AKS add-on lose their addresses.
 
 use super::{CheckInput, Finding, warning};
-use crate::ids::NamespaceName;
+use crate::aks::gateways::default_namespaces;
 
 /// Namespaces of the add-on's gateways that are there, and whose Services cannot be read.
 pub(super) fn find(input: &CheckInput<'_>) -> Finding {
     if !input.intent.is_addon() {
         return Finding::Nothing;
     }
-    let unread = input.snapshot.addon_namespaces.iter().filter(|name| {
-        input.snapshot.namespaces.contains_key(*name) && !input.snapshot.gateway_services.contains_key(*name)
+    let unread = default_namespaces().filter(|name| {
+        input.snapshot.namespaces.contains_key(name) && !input.snapshot.gateway_services.contains_key(name)
     });
-    warning(unread.map(NamespaceName::as_str), |names| {
+    warning(unread.map(|name| name.to_string()), |names| {
         format!(
             "Services in {names} cannot be read, so that nobody will notice if a gateway's address changes with the start of {}: give \
              the operator that right (chart value aks.gatewayNamespaces), or look yourself, kubectl get services -n NAMESPACE",
@@ -23,7 +23,6 @@ pub(super) fn find(input: &CheckInput<'_>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::super::fixture::{Mesh, said};
-    use crate::aks::gateways::default_namespaces;
     use crate::aks::{INGRESS_NAMESPACE, ISTIO_NAMESPACE};
 
     #[test]
@@ -34,7 +33,6 @@ mod tests {
         };
         let mut mesh = Mesh::before();
         mesh.add_namespace(ingress, &[]);
-        mesh.snapshot.addon_namespaces = default_namespaces().collect();
         assert_eq!(told(&mesh), None, "not the add-on");
         mesh.intent.istio_namespace = ISTIO_NAMESPACE.into();
         let text = told(&mesh).unwrap();

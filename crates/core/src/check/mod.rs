@@ -160,12 +160,11 @@ fn shown(value: &str) -> String {
     }
 }
 
-/// Workloads that somebody has to look at one by one: many more are named than of other things.
-fn named(workloads: impl Iterator<Item = String>) -> Option<String> {
-    const NAMED: usize = 30;
+/// Workloads that somebody has to look at one by one: up to `most` are named. They go to the end of a sentence, because a message of status is cut.
+fn named(workloads: impl Iterator<Item = String>, most: usize) -> Option<String> {
     let names: Vec<String> = workloads.collect();
-    let shown = names.get(..NAMED).unwrap_or(&names).join(", ");
-    match names.len().saturating_sub(NAMED) {
+    let shown = names.get(..most).unwrap_or(&names).join(", ");
+    match names.len().saturating_sub(most) {
         0 => (!names.is_empty()).then_some(shown),
         more => Some(format!("{shown} and {more} more")),
     }

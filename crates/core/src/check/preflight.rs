@@ -168,20 +168,19 @@ fn pod_level_revisions(input: &CheckInput<'_>) -> Finding {
     let names = |wanted: PodLabel| {
         let workloads = input.snapshot.workloads.values();
         let found = workloads.filter(|workload| pod_label(input, &scope, workload) == wanted);
-        named(found.map(|workload| workload.reference.to_string()))
+        named(found.map(|workload| workload.reference.to_string()), 12)
     };
     let decides = names(PodLabel::Decides).map(|names| {
         format!(
-            "{names}: the label {label} of the pod template decides, and no wave changes it: set it to {} there, in Git if \
-             Git has it",
+            "the label {label} of a pod template decides, and no wave changes it; set it to {} there, in Git if Git has it: {names}",
             input.target,
             label = labels::REVISION
         )
     });
     let idle = names(PodLabel::Idle).map(|names| {
         format!(
-            "{names}: the label {label} of the pod template does nothing, because the namespace decides: remove it there \
-             before the old revision goes",
+            "the label {label} of a pod template does nothing where the namespace decides; remove it there before the old revision goes: \
+             {names}",
             label = labels::REVISION
         )
     });

@@ -158,8 +158,8 @@ fn a_pod_label_that_decides_is_told_with_the_value_that_it_needs() {
         mesh.add_workload("edge", "gateway", &[(labels::REVISION, SOURCE)]);
         mesh.add_workload("edge", "moved", &[(labels::REVISION, TARGET)]);
     });
-    let expected = "PodLevelRevisions Warning: Deployment edge/gateway: the label istio.io/rev of the pod template decides, \
-                    and no wave changes it: set it to asm-1-28 there, in Git if Git has it";
+    let expected = "PodLevelRevisions Warning: the label istio.io/rev of a pod template decides, and no wave changes it; set it to \
+                    asm-1-28 there, in Git if Git has it: Deployment edge/gateway";
     assert_eq!(told, expected);
 }
 
@@ -169,8 +169,8 @@ fn a_pod_label_that_does_nothing_is_told_apart() {
         mesh.add_workload("shop", "web", &[(labels::REVISION, SOURCE)]);
         mesh.add_workload("shop", "plain", &[]);
     });
-    assert!(told.starts_with("PodLevelRevisions Warning: Deployment shop/web: the label"), "{told}");
-    assert!(told.contains("does nothing, because the namespace decides: remove it"), "{told}");
+    assert!(told.contains("does nothing where the namespace decides; remove it there"), "{told}");
+    assert!(told.ends_with("before the old revision goes: Deployment shop/web"), "{told}");
 }
 
 #[test]
@@ -199,7 +199,8 @@ fn whether_a_pod_label_decides_is_asked_of_the_live_webhooks() {
         mesh.add_workload("shop", "web", &[(labels::REVISION, SOURCE)]);
     });
     assert!(
-        told.contains("Deployment shop/web: the label istio.io/rev of the pod template decides"),
+        told.contains("the label istio.io/rev of a pod template decides")
+            && told.ends_with("Deployment shop/web"),
         "{told}"
     );
 }

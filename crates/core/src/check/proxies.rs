@@ -46,7 +46,8 @@ pub(super) fn none_lacking(input: &CheckInput<'_>) -> Finding {
         let all = groups.flat_map(|group| members(input.intent, input.snapshot, pair, &names, group));
         let lacking: Vec<&WorkloadRef> =
             all.map(|it| &it.reference).filter(|it| census.without_proxy.contains_key(*it)).collect();
-        let count: u32 = lacking.iter().filter_map(|workload| census.without_proxy.get(*workload)).sum();
+        let found = lacking.iter().filter_map(|workload| census.without_proxy.get(*workload));
+        let count: u32 = found.map(|found| found.pods).sum();
         match restart(&lacking) {
             Some(command) => Finding::Problem(format!("{count} pods have no sidecar. {command}")),
             None => Finding::Nothing,

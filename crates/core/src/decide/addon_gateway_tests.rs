@@ -60,6 +60,11 @@ fn with_azure(mut mesh: Mesh) -> Mesh {
             open_service_mesh_enabled: false,
             etag_present: true,
         }),
+        egress_gateways: Some(vec![EgressGateway {
+            name: Some("out".into()),
+            namespace: "egress".into(),
+            enabled: true,
+        }]),
         offers: None,
         write: None,
     });
@@ -275,9 +280,11 @@ fn the_add_ons_gateways_are_known_one_by_one_and_what_is_beside_them_takes_part(
     let mine = ["curl", "mine-asm-1-27x"];
     let mut mesh = egress(with_azure(addon()));
     assert_eq!(restarted(&mesh), mine);
-    // One that the profile does not have is somebody's own.
-    mesh.snapshot.aks.as_mut().unwrap().cluster.as_mut().unwrap().egress_gateways.clear();
+    // One that the profile does not have is somebody's own; until it is known nothing is touched.
+    mesh.snapshot.aks.as_mut().unwrap().egress_gateways = Some(Vec::new());
     assert_eq!(restarted(&mesh).len(), 3);
+    mesh.snapshot.aks = None;
+    assert_eq!(restarted(&mesh), mine);
     // Where Azure is not asked, the operator is told of the namespace.
     let mut mesh = egress(addon());
     assert_eq!(restarted(&mesh).len(), 3);
@@ -338,21 +345,36 @@ fn a_gateway_of_the_target_with_proxies_of_the_source_is_moved_like_anything_els
     assert!(names.contains(&"out-asm-1-27") && !names.contains(&"out-asm-1-28"), "{names:?}");
 }
 
-/// What stays has to carry the traffic alone.
+/// What stays has to carry the traffic alone, unless what goes carries none.
 #[test]
-fn no_revision_goes_while_the_gateways_of_the_other_are_not_ready() {
+fn no_revision_goes_while_its_gateway_has_more_pods_than_the_one_that_stays() {
     let mut mesh = with_azure(Mesh::after());
     mesh.intent.istio_namespace = ISTIO_NAMESPACE.into();
     mesh.intent.completion.mode = CompletionMode::Automatic;
-    mesh.census(|census| census.taken_at = Some(at(9)));
-    let completing = json!({"soakSince": "1970-01-01T00:00:01Z", "settledSince": "1970-01-01T00:00:01Z"});
-    let held = decide(at(10), &mesh.intent, &stored(&mesh, Phase::Completing, &completing), &mesh.snapshot);
-    assert!(held.record.run.as_ref().unwrap().cloud.is_none() && !held.view.blocked.is_empty());
-    assert!(
-        waits(&held).iter().all(|(reason, _)| *reason == WaitReason::GatewayNotReady),
-        "{:?}",
-        waits(&held)
-    );
+    mesh.census(|census| census.taken_at = Some(at(11)));
+    let mut gateway = |name: &str, ready: u32| {
+        app(&mut mesh, INGRESS, name, |workload| {
+            (workload.replicas, workload.rollout.ready) = (3, ready);
+        });
+    };
+    gateway(OLD, 2);
+    gateway(NEW, 1);
+    let completing = json!({"soakSince": "1970-01-01T00:00:01Z", "settledSince": "1970-01-01T00:00:01Z", "removalDue": at(10)});
+    let decided = |mesh: &Mesh| {
+        decide(at(12), &mesh.intent, &stored(mesh, Phase::Completing, &completing), &mesh.snapshot)
+    };
+    let held = decided(&mesh);
+    assert!(run(&held).cloud.is_none(), "{:?}", waits(&held));
+    let [(WaitReason::GatewayNotReady, because)] = waits(&held)[..] else { panic!("{:?}", waits(&held)) };
+    assert!(because.contains("1 of 3 pods") && because.contains("brings everything back"), "{because}");
+    // No worse than the one that goes: there may be no room for more before that is gone.
+    app(&mut mesh, INGRESS, NEW, |workload| (workload.replicas, workload.rollout.ready) = (3, 2));
+    assert!(run(&decided(&mesh)).cloud.is_some(), "{:?}", waits(&decided(&mesh)));
+    // One that comes up in neither revision holds up nothing.
+    for name in [OLD, NEW] {
+        app(&mut mesh, INGRESS, name, |workload| (workload.replicas, workload.rollout.ready) = (3, 0));
+    }
+    assert!(run(&decided(&mesh)).cloud.is_some(), "{:?}", waits(&decided(&mesh)));
 }
 
 /// Azure gives a Gateway of the Gateway API that nothing names a revision of to the newest one.

@@ -42,6 +42,7 @@ pub(super) fn before(revisions: &[&str]) -> Mesh {
             open_service_mesh_enabled: false,
             etag_present: true,
         }),
+        egress_gateways: None,
         offers: None,
         write: None,
     });

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::decide;
 use super::tests::{app, at, pod, reference, run, stored, turned_back};
+use crate::census::WithoutProxy;
 use crate::check::fixture::{Mesh, SOURCE, TARGET, said};
 use crate::effect::{Effect, PreviousEdit};
 use crate::intent::OnFailure;
@@ -181,7 +182,8 @@ fn pods_that_lost_their_sidecar_after_their_wave_are_found_and_replaced() {
         app(mesh, "shop", "web", |_| {});
         mesh.census(|census| {
             census.taken_at = Some(at(100));
-            census.without_proxy.insert(reference("shop", "web"), 2);
+            let found = WithoutProxy { pods: 2, newest: Some(at(60)) };
+            census.without_proxy.insert(reference("shop", "web"), found);
         });
     };
     let mut mesh = Mesh::after();
@@ -198,13 +200,18 @@ fn pods_that_lost_their_sidecar_after_their_wave_are_found_and_replaced() {
     let mut back = Mesh::before();
     web(&mut back);
     let proven = json!({"step": "Proven", "soakSince": at(50), "rollback": turned_back()});
-    let round = |mesh: &Mesh| {
-        run(&decide(at(101), &mesh.intent, &stored(mesh, Phase::RollingBack, &proven), &mesh.snapshot))
-            .clone()
-    };
-    assert_eq!((round(&back).phase, round(&back).step), (Phase::RollingBack, WaveStep::Restart));
-    // Not for ever: what had its turn on the way back keeps nobody.
-    let stamp = round(&back).restart_stamp(&back.intent.uid, &reference("shop", "web"));
-    app(&mut back, "shop", "web", |web| web.template.restart = Some(stamp));
-    assert_eq!(round(&back).phase, Phase::RolledBack);
+    let record = stored(&back, Phase::RollingBack, &proven);
+    let round = decide(at(101), &back.intent, &record, &back.snapshot);
+    assert_eq!((run(&round).phase, run(&round).step), (Phase::RollingBack, WaveStep::Restart));
+    // Not for ever: there is one such round.
+    let mut proven = proven;
+    proven["rollback"]["lookedForDropped"] = true.into();
+    let over = decide(at(101), &back.intent, &stored(&back, Phase::RollingBack, &proven), &back.snapshot);
+    assert_eq!(run(&over).phase, Phase::RolledBack);
+    // What had none before the run is not the run's.
+    back.census(|census| {
+        census.without_proxy.get_mut(&reference("shop", "web")).unwrap().newest = Some(at(-100_000));
+    });
+    let theirs = decide(at(101), &back.intent, &record, &back.snapshot);
+    assert_eq!(run(&theirs).phase, Phase::RolledBack);
 }

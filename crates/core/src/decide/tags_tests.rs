@@ -431,3 +431,22 @@ fn what_a_tool_moved_before_the_run_is_restarted_all_the_same() {
     let plan = planning::make(&mesh.intent, &mesh.snapshot, pair).plan;
     assert_eq!(plan.waves[0].namespaces, ["pay".into()]);
 }
+
+/// A right that is missing may be given at any time, and another tag needs another one: the count that a plan rests on was asked about both.
+#[test]
+fn a_plan_rests_on_a_count_that_asked_for_the_rights_of_its_tags() {
+    let mut mesh = mesh();
+    let webhook = About::Webhook("istio-revision-tag-prod".to_owned());
+    let needs = |mesh: &Mesh, second: i64| {
+        let record = stored(mesh, Phase::Preflight, &json!({"startedAt": null}));
+        decide(at(second), &mesh.intent, &record, &mesh.snapshot).needs
+    };
+    mesh.census(|census| census.taken_at = Some(at(100)));
+    let unasked = needs(&mesh, 110);
+    assert_eq!((unasked.census_since, unasked.rights), (Some(at(101)), [webhook.clone()].into()));
+    mesh.census(|census| census.rights = [webhook.clone()].into());
+    assert_eq!(needs(&mesh, 110).census_since, None);
+    mesh.census(|census| census.denied = [webhook].into());
+    assert_eq!(needs(&mesh, 110).census_since, None);
+    assert_eq!(needs(&mesh, 131).census_since, Some(at(101)));
+}

@@ -13,39 +13,68 @@ use crate::observed::Snapshot;
 use crate::record::Direction;
 use crate::wait::WaitReason;
 
-/// Whether those of a revision are ready that share the traffic with those of the other one. Each that is not is noted, with what keeps it.
-pub fn ready(pass: &mut Pass<'_>, revision: &Revision, other: &Revision) -> bool {
-    if !pass.intent.is_addon() || revision == other {
-        return true;
-    }
-    let expected = match aks::cluster(pass) {
-        Some(cluster) => enabled(cluster, revision),
-        None => siblings(pass, other, revision),
+/// Whether those of the target are ready, which share the traffic from its start. Each that is not is noted, with what keeps it.
+pub fn ready(pass: &mut Pass<'_>) -> bool {
+    let (source, target) = pass.revisions();
+    let remedy = match pass.intent.aks {
+        Some(_) => "spec.rollback.requested: true removes it with its control plane",
+        None => {
+            "spec.rollback.requested: true, and az aks mesh upgrade rollback after it, remove it with its control plane"
+        }
     };
-    let remedy = remedy(pass, other);
-    let mut all_ready = true;
-    for gateway in expected {
-        let Some(why) = not_ready(pass.snapshot, &gateway) else { continue };
-        all_ready = false;
-        pass.needs.pods.insert(gateway.namespace.clone());
-        let because = format!(
-            "{gateway} is not ready, and is to share the traffic with that of {other}: {why}; {remedy}"
-        );
-        pass.wait(WaitReason::GatewayNotReady, about_workload(&gateway), because);
+    let missing: Vec<WorkloadRef> = expected(pass, &target, &source)
+        .into_iter()
+        .filter(|gateway| !is_ready(pass.snapshot, gateway))
+        .collect();
+    for gateway in &missing {
+        let why = what_is_there(pass.snapshot, gateway);
+        note(pass, gateway, &format!("is to share the traffic with that of {source}: {why}; {remedy}"));
     }
-    all_ready
+    missing.is_empty()
 }
 
-/// What becomes of a gateway that does not come up.
-fn remedy(pass: &Pass<'_>, other: &Revision) -> String {
-    match (pass.run.direction(), &pass.intent.aks) {
-        (Direction::Back, _) => format!("that of {other} has to stay until then"),
-        (Direction::Forward, Some(_)) => {
-            "spec.rollback.requested: true removes it with its control plane".to_owned()
-        }
-        (Direction::Forward, None) => {
-            "spec.rollback.requested: true, and az aks mesh upgrade rollback after it, remove it with its control plane".to_owned()
-        }
+/// Whether those of a revision can carry the traffic without those of the other one: none has less pods than it wants and than its
+/// counterpart has. Where neither has any, nothing is lost by the removal.
+pub fn can_stay_alone(pass: &mut Pass<'_>, stays: &Revision, goes: &Revision) -> bool {
+    let remedy = match pass.run.direction() {
+        Direction::Back => format!("spec.rollback.controlPlane: Keep ends the run with {goes} in place"),
+        Direction::Forward => "spec.rollback.requested: true brings everything back".to_owned(),
+    };
+    let ready_pods = |gateway: &WorkloadRef| {
+        pass.snapshot.workloads.get(gateway).map_or(0, |workload| workload.rollout.ready)
+    };
+    let counterpart = |gateway: &WorkloadRef| {
+        let name = gateways::name_and_revision(&gateway.name)?.0;
+        Some(WorkloadRef::new(gateway.kind, gateway.namespace.clone(), format!("{name}-{goes}")))
+    };
+    let weaker: Vec<WorkloadRef> = expected(pass, stays, goes)
+        .into_iter()
+        .filter(|gateway| {
+            let other = counterpart(gateway).map_or(0, |other| ready_pods(&other));
+            !is_ready(pass.snapshot, gateway) && ready_pods(gateway) < other
+        })
+        .collect();
+    for gateway in &weaker {
+        let why = what_is_there(pass.snapshot, gateway);
+        note(pass, gateway, &format!("is to carry the traffic without that of {goes}: {why}; {remedy}"));
+    }
+    weaker.is_empty()
+}
+
+fn note(pass: &mut Pass<'_>, gateway: &WorkloadRef, because: &str) {
+    pass.needs.pods.insert(gateway.namespace.clone());
+    let because = format!("{gateway} is not ready, and {because}");
+    pass.wait(WaitReason::GatewayNotReady, about_workload(gateway), because);
+}
+
+/// The Deployments that a revision has beside those of another one.
+fn expected(pass: &Pass<'_>, revision: &Revision, other: &Revision) -> BTreeSet<WorkloadRef> {
+    if !pass.intent.is_addon() || revision == other {
+        return BTreeSet::new();
+    }
+    match aks::cluster(pass) {
+        Some(cluster) => enabled(cluster, revision),
+        None => siblings(pass, other, revision),
     }
 }
 
@@ -76,15 +105,19 @@ fn siblings(pass: &Pass<'_>, other: &Revision, revision: &Revision) -> BTreeSet<
     gateways.filter_map(sibling).collect()
 }
 
-/// Why a gateway cannot take its share; `None` when all its pods are ready.
-fn not_ready(snapshot: &Snapshot, gateway: &WorkloadRef) -> Option<String> {
+/// Whether a gateway has all its pods.
+fn is_ready(snapshot: &Snapshot, gateway: &WorkloadRef) -> bool {
+    snapshot.workloads.get(gateway).is_some_and(|workload| {
+        workload.rollout.ready >= workload.replicas
+            && workload.rollout.observed_generation >= workload.generation
+    })
+}
+
+/// What there is of a gateway that is not ready, and what keeps it.
+fn what_is_there(snapshot: &Snapshot, gateway: &WorkloadRef) -> String {
     let Some(workload) = snapshot.workloads.get(gateway) else {
-        return Some("there is no such Deployment yet".to_owned());
+        return "there is no such Deployment yet".to_owned();
     };
-    let (ready, replicas) = (workload.rollout.ready, workload.replicas);
-    if ready >= replicas && workload.rollout.observed_generation >= workload.generation {
-        return None;
-    }
     let why = gate::what_keeps(snapshot, gateway).map(|why| format!(" ({why})")).unwrap_or_default();
-    Some(format!("{ready} of {replicas} pods are ready{why}"))
+    format!("{} of {} pods are ready{why}", workload.rollout.ready, workload.replicas)
 }

@@ -261,8 +261,7 @@ fn write(
         return false;
     }
     if step == CloudStep::Complete && pass.run.completion_held_since.is_some() {
-        let because =
-            "spec.rollback.requested is set: no other request to remove the source is sent".to_owned();
+        let because = "a rollback is asked for: no other request to remove the source is sent".to_owned();
         wait(pass, WaitReason::ControlPlaneOperation, because);
         return false;
     }
@@ -390,7 +389,8 @@ fn failure(pass: &Pass<'_>, step: CloudStep) -> Option<(ArmProblem, Timestamp)> 
 /// waited for.
 fn hold_completion(pass: &mut Pass<'_>) {
     let pending = pass.run.cloud == Some(CloudStep::Complete) && !pass.run.cloud_done;
-    if !pending || !pass.intent.rollback_requested || pass.run.phase != Phase::Completing {
+    let is_asked_for = pass.intent.rollback_requested || pass.intent.target == pass.run.source;
+    if !pending || !is_asked_for || pass.run.phase != Phase::Completing {
         pass.run.completion_held_since = None;
         return;
     }

@@ -160,6 +160,9 @@ fn prove(pass: &mut Pass<'_>) -> bool {
         return all_stand_still(pass) && restored(pass, from_wave) && removed(pass) && finish(pass);
     }
     if (fallen || dropped) && !standings.awaited {
+        if let Some(rollback) = pass.run.rollback.as_mut().filter(|_| dropped) {
+            rollback.looked_for_dropped = true;
+        }
         // Something of ours still runs there, for example a pod that was created late, or in a namespace whose label was
         // astray: once more through the waves.
         begin_another_round(pass);
@@ -247,20 +250,21 @@ fn late_workloads(pass: &Pass<'_>, revision: &Revision) -> bool {
     })
 }
 
-/// Whether pods of the plan's waves have no sidecar, by the last count: they were made while their namespace had no label, or no control
-/// plane, after their workload had its turn. What was restarted on the way back already is not restarted for that once more.
+/// Whether pods of the plan's waves that were made in this run have no sidecar, by the last count: their namespace had no label, or no control
+/// plane, when their workload had had its turn. That is worth one more round, and no second one.
 fn dropped_workloads(pass: &Pass<'_>) -> bool {
     let Some(census) = pass.snapshot.census.as_ref() else { return false };
-    waves_back(pass).any(|wave| {
-        let namespaces =
-            wave.namespaces.iter().filter(|name| !pass.run.astray.contains(name)).cloned().collect();
-        let front = front_of(pass, wave, &namespaces, true);
-        front.members.iter().any(|workload| {
-            let is_restarted =
-                workload.template.restart.as_ref() == Some(&pass.restart_stamp(&workload.reference));
-            census.without_proxy.contains_key(&workload.reference) && !is_restarted
+    let had_its_round = pass.run.rollback.as_ref().is_none_or(|rollback| rollback.looked_for_dropped);
+    let in_this_run = |workload: &Workload| {
+        let newest = census.without_proxy.get(&workload.reference).and_then(|found| found.newest);
+        newest.is_some_and(|created| Some(after(created, 1)) > pass.run.started_at)
+    };
+    !had_its_round
+        && waves_back(pass).any(|wave| {
+            let namespaces =
+                wave.namespaces.iter().filter(|name| !pass.run.astray.contains(name)).cloned().collect();
+            front_of(pass, wave, &namespaces, true).members.into_iter().any(in_this_run)
         })
-    })
 }
 
 /// Whether no workload that this run restarted is still in rollout; those that are, are named. A wave may have been left with

@@ -29,7 +29,8 @@ pub fn complete(pass: &mut Pass<'_>) -> bool {
         return nothing_to_move(pass);
     }
     let begun = *pass.run.soak_since.get_or_insert(pass.now);
-    if late(pass, begun) {
+    // Who asks for a rollback does not want more to be moved.
+    if pass.run.completion_held_since.is_none() && late(pass, begun) {
         return true;
     }
     let labels = labels_in_place(pass, pass.run.wave, None);

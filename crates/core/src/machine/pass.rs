@@ -324,7 +324,14 @@ impl<'a> Pass<'a> {
         machine::tags::followers_join(self);
         let from_wave = if wave_only { self.run.wave } else { self.last_moved_wave() };
         self.run.wave = from_wave;
-        self.run.rollback = Some(Rollback { cause, message, since: self.now, from_wave, wave_only });
+        self.run.rollback = Some(Rollback {
+            cause,
+            message,
+            since: self.now,
+            from_wave,
+            wave_only,
+            looked_for_dropped: false,
+        });
         self.run.returned = None;
         self.run.batch = None;
         self.run.batch_closed_at = None;

@@ -20,10 +20,17 @@ pub fn is_left(pass: &Pass<'_>) -> bool {
         && pass.run.source != pass.run.target
 }
 
-/// Asks for the one look at the cluster that [`told()`] rests on, where there was none since the operator started.
+/// Asks for a look at the cluster where there was none since the operator started, and for others while something is found that is to be
+/// mended.
 pub fn look(pass: &mut Pass<'_>) {
-    if is_left(pass) && pass.snapshot.census.is_none() {
-        pass.needs.census_since = Some(Timestamp::UNIX_EPOCH);
+    if !is_left(pass) {
+        return;
+    }
+    let counted = pass.snapshot.census.as_ref().and_then(|census| census.taken_at);
+    match (counted, pass.run.ended_at) {
+        (None, _) => pass.needs.census_since = Some(Timestamp::UNIX_EPOCH),
+        (Some(counted), Some(ended)) if !in_the_way(pass).is_empty() => pass.count_again(counted, ended),
+        _ => {}
     }
 }
 
@@ -40,18 +47,7 @@ pub fn told(pass: &Pass<'_>) -> Option<String> {
     if pass.snapshot.census.is_none() {
         return Some(format!("what else uses {target} is being counted"));
     }
-    let results = check::removal_of_the_target(&CheckInput {
-        intent: pass.intent,
-        source: &pass.run.source,
-        target,
-        snapshot: pass.snapshot,
-        plan: &pass.plan,
-        unrestartable: &[],
-        now: pass.now,
-    });
-    let broken = gate::control_plane(pass.snapshot, &pass.intent.istio_namespace, &pass.run.source);
-    let found = check::failed(&results).into_iter().map(|it| format!("{}: {}", it.name, it.message));
-    let found: Vec<String> = found.chain(broken.map(|wait| wait.because)).collect();
+    let found = in_the_way(pass);
     if !found.is_empty() {
         return Some(format!("before {target} is removed: {}", found.join(". ")));
     }
@@ -60,6 +56,22 @@ pub fn told(pass: &Pass<'_>) -> Option<String> {
          installed, for example with {}",
         gate::removal_command(&pass.intent.istio_namespace, target, "rollback")
     ))
+}
+
+/// What keeps it from being removed.
+fn in_the_way(pass: &Pass<'_>) -> Vec<String> {
+    let results = check::removal_of_the_target(&CheckInput {
+        intent: pass.intent,
+        source: &pass.run.source,
+        target: &pass.run.target,
+        snapshot: pass.snapshot,
+        plan: &pass.plan,
+        unrestartable: &[],
+        now: pass.now,
+    });
+    let broken = gate::control_plane(pass.snapshot, &pass.intent.istio_namespace, &pass.run.source);
+    let found = check::failed(&results).into_iter().map(|it| format!("{}: {}", it.name, it.message));
+    found.chain(broken.map(|wait| wait.because)).collect()
 }
 
 /// Namespaces whose new pods get a revision's sidecar, or whose label names it.

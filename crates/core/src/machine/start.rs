@@ -17,6 +17,8 @@ use crate::wait::{Wait, WaitReason};
 
 /// How old a count may be that a plan rests on, in seconds.
 const COUNT_MAX_AGE_SECONDS: u32 = 600;
+/// The same while the operator lacks a right that the run needs.
+const DENIED_MAX_AGE_SECONDS: u32 = 30;
 /// The check that [`crate::check`] cannot run, because it comes before there is a pair of revisions.
 const SOURCE_DISCOVERED: &str = "SourceDiscovered";
 /// The check that holds back a rollback too: two runs at once would write the same labels.
@@ -29,7 +31,7 @@ const PATCH_CHECKS: [&str; 5] =
 /// Looks at the cluster: source, plan and named checks. Says whether the run may go on.
 fn survey(pass: &mut Pass<'_>) -> bool {
     let counted = pass.snapshot.census.as_ref().and_then(|census| census.taken_at);
-    let due = counted.map_or(Timestamp::UNIX_EPOCH, |counted| after(counted, COUNT_MAX_AGE_SECONDS));
+    let due = counted.map_or(Timestamp::UNIX_EPOCH, |counted| after(counted, count_max_age(pass)));
     if due <= pass.now {
         need_count(pass, counted.map_or(due, |counted| after(counted, 1)));
     } else {
@@ -80,6 +82,17 @@ fn survey(pass: &mut Pass<'_>) -> bool {
     check::failed(&pass.checks).is_empty()
 }
 
+/// How old the count may be that a plan rests on, in seconds: less while a right is missing that somebody may have given meanwhile, and none that
+/// was asked about other tags.
+fn count_max_age(pass: &Pass<'_>) -> u32 {
+    let Some(census) = &pass.snapshot.census else { return 0 };
+    let rights = tags::to_patch(pass.intent, pass.snapshot);
+    if !rights.is_subset(&census.rights) {
+        return 1;
+    }
+    if rights.is_disjoint(&census.denied) { COUNT_MAX_AGE_SECONDS } else { DENIED_MAX_AGE_SECONDS }
+}
+
 /// Asks for a look at the cluster that begins no earlier than this.
 fn need_count(pass: &mut Pass<'_>, since: Timestamp) {
     pass.needs.census_since = Some(since);
@@ -97,7 +110,7 @@ fn is_patch(pass: &Pass<'_>) -> bool {
 /// it too. Otherwise that is awaited.
 fn counted_lately(pass: &mut Pass<'_>) -> bool {
     let counted = pass.snapshot.census.as_ref().and_then(|census| census.taken_at);
-    let lately = counted.is_some_and(|counted| after(counted, COUNT_MAX_AGE_SECONDS) > pass.now);
+    let lately = counted.is_some_and(|counted| after(counted, count_max_age(pass)) > pass.now);
     if !lately {
         pass.wait_for_count("the proxies of the cluster");
     }
@@ -246,9 +259,7 @@ fn addon_control_plane(pass: &mut Pass<'_>) -> bool {
         return false;
     }
     // Both are told.
-    let source = pass.run.source.clone();
-    let ready = addon_gateways::ready(pass, &target, &source);
-    let kept = gateway_addresses::kept(pass);
+    let (ready, kept) = (addon_gateways::ready(pass), gateway_addresses::kept(pass));
     ready && kept && pass.go(Trigger::ControlPlaneReady)
 }
 

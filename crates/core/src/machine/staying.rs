@@ -18,5 +18,5 @@ pub fn is_well(pass: &mut Pass<'_>, stays: &Revision, goes: &Revision) -> bool {
         pass.waits.push(wait);
         return false;
     }
-    addon_gateways::ready(pass, stays, goes)
+    addon_gateways::can_stay_alone(pass, stays, goes)
 }

@@ -284,6 +284,7 @@ pub fn append(pass: &mut Pass<'_>, namespaces: &BTreeSet<NamespaceName>) -> bool
     pass.run.wave_began = None;
     pass.run.progress = None;
     pass.run.gate = None;
+    pass.run.removal_due = None;
     for wave in [Some(wave), gateways].into_iter().flatten() {
         pass.plan.workloads = pass.plan.workloads.saturating_add(wave.workloads);
         pass.plan.waves.push(wave);
