@@ -9,7 +9,7 @@ use crate::injection::namespace_injection;
 use crate::intent::RollbackControlPlane;
 use crate::inventory::some_of;
 use crate::labels;
-use crate::machine::pass::Pass;
+use crate::machine::pass::{Pass, after};
 use crate::observed::Namespace;
 
 /// Whether it is there and somebody else is to remove it.
@@ -20,6 +20,9 @@ pub fn is_left(pass: &Pass<'_>) -> bool {
         && pass.run.source != pass.run.target
 }
 
+/// For how long after a rollback the cluster is looked at again and again for what is to be mended, in seconds.
+const LOOKS_FOR_SECONDS: u32 = 24 * 60 * 60;
+
 /// Asks for a look at the cluster where there was none since the operator started, and for others while something is found that is to be
 /// mended.
 pub fn look(pass: &mut Pass<'_>) {
@@ -27,7 +30,8 @@ pub fn look(pass: &mut Pass<'_>) {
         return;
     }
     let counted = pass.snapshot.census.as_ref().and_then(|census| census.taken_at);
-    match (counted, pass.run.ended_at) {
+    let recent = pass.run.ended_at.filter(|ended| after(*ended, LOOKS_FOR_SECONDS) > pass.now);
+    match (counted, recent) {
         (None, _) => pass.needs.census_since = Some(Timestamp::UNIX_EPOCH),
         (Some(counted), Some(ended)) if !in_the_way(pass).is_empty() => pass.count_again(counted, ended),
         _ => {}
