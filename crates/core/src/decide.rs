@@ -101,9 +101,7 @@ fn turn_back_if_asked(pass: &mut Pass<'_>) {
 
 /// A retry is acted on by whatever was blocked in this pass; either way its value is used up.
 fn handle_retry(pass: &mut Pass<'_>) {
-    // What is being read may show that something is blocked: the retry is for that.
-    let reads = !pass.waits.is_empty() && pass.waits.iter().all(|wait| wait.reason == WaitReason::Observing);
-    if !pass.retry || (reads && !pass.events.iter().any(|event| event.reason == "RetryAccepted")) {
+    if !pass.retry {
         return;
     }
     pass.run.handled_retry.clone_from(&pass.intent.retry);

@@ -145,7 +145,9 @@ fn a_rollback_by_others_while_it_starts_is_not_fought() {
     assert!(world.view.message.contains("Terraform"), "{}", world.view.message);
     world.for_seconds(200).unwrap();
     assert_eq!(world.puts().len(), 1);
-    // A person who has settled it need not wait.
+    // A person who has settled it need not wait. What is being read just now can be retried by nobody.
+    let tells = |world: &World| world.view.blocked.iter().any(|it| it.reason == WaitReason::RevisionsChanged);
+    world.until("it is told still", tells).unwrap();
     world.intent.retry = Some("1".to_owned());
     world.holds_still = true;
     world.until("it is asked for again", |world| world.puts().len() == 2).unwrap();

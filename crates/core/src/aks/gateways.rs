@@ -19,7 +19,8 @@ pub fn is_gateway(intent: &Intent, snapshot: &Snapshot, workload: &WorkloadRef) 
 /// with a label, the label decides.
 ///
 /// A gateway is told by its name, which ends in its revision, in a namespace where the add-on makes gateways: its own two, those that the
-/// cluster's profile has, and, where Azure is not asked, those that the operator was told of. Whatever else is there is somebody's own.
+/// cluster's profile has, and, where Azure is not asked, those that the operator was told of. Whatever else is there is somebody's own. As long as
+/// Azure was not read, for example after a restart of the operator, any such name counts.
 pub fn revision_of(intent: &Intent, snapshot: &Snapshot, workload: &WorkloadRef) -> Option<Revision> {
     if !intent.is_addon() || workload.kind != WorkloadKind::Deployment {
         return None;

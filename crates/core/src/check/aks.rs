@@ -324,7 +324,7 @@ mod tests {
                 open_service_mesh_enabled: false,
                 etag_present: true,
             }),
-            egress_gateways: None,
+            egress_gateways: Some(Vec::new()),
             offers: Some(Offers {
                 upgrades: Ok(MeshUpgrades::Offered(revision(SOURCE, &[TARGET], &["1.32"]))),
                 revisions: Ok(vec![

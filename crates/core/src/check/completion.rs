@@ -19,7 +19,7 @@ pub(super) const CHAIN: [Check; 10] = [
     Check { name: "GatewaysMoved", find: gateways_moved },
     Check { name: "IstioResourcesMoved", find: istio_resources_moved },
     Check { name: PROXIES_MOVED, find: proxies::all_moved },
-    Check { name: "SidecarsPresent", find: proxies::none_lacking },
+    Check { name: SIDECARS_PRESENT, find: proxies::none_lacking },
     Check { name: "DefaultValidatorMoved", find: default_validator_moved },
     Check { name: "NothingUncovered", find: nothing_uncovered },
     Check { name: GIT_AGREES, find: git_agrees },
@@ -34,6 +34,7 @@ pub(super) const ROLLBACK_CHAIN: [Check; 2] = [
 const NAMESPACES_MOVED: Check = Check { name: "NamespacesMoved", find: namespaces_moved };
 const PROXIES_MOVED: &str = "ProxiesMoved";
 pub(super) const GIT_AGREES: &str = "GitAgrees";
+pub(super) const SIDECARS_PRESENT: &str = "SidecarsPresent";
 
 /// What a check says that needs a count when there is none. Nothing is assumed.
 const NOT_COUNTED: &str = "not counted yet";

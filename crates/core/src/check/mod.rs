@@ -76,12 +76,12 @@ pub fn rollback_proof(input: &CheckInput<'_>) -> Vec<CheckResult> {
 }
 
 /// Runs the checks before the target's control plane is removed after a rollback: whether anything of anybody refers to it. What Git
-/// says of the way forward is no matter here:
-/// what it says of the way back is looked at in [`crate::machine`].
+/// says of the way forward is no matter here: what it says of the way back is looked at in [`crate::machine`]. Nor are pods without a sidecar,
+/// which use no control plane.
 pub fn removal_of_the_target(input: &CheckInput<'_>) -> Vec<CheckResult> {
     let back = CheckInput { source: input.target, target: input.source, ..*input };
     let mut results = run(&completion::CHAIN, &back, &input.intent.skip_checks);
-    results.retain(|result| result.name != completion::GIT_AGREES);
+    results.retain(|result| ![completion::GIT_AGREES, completion::SIDECARS_PRESENT].contains(&result.name));
     results
 }
 

@@ -13,7 +13,7 @@ use crate::aks::seen::{ClusterSeen, SetRevisions, WriteOutcome, WriteSeen};
 use crate::census::{Reference, ReferenceKind};
 use crate::check::fixture::{Mesh, SOURCE, TARGET, said};
 use crate::effect::Effect;
-use crate::intent::CompletionMode;
+use crate::intent::{CompletionMode, Intent};
 use crate::machine::phase::Phase;
 use crate::record::{CloudStep, RollbackCause};
 use crate::wait::WaitReason;
@@ -42,7 +42,7 @@ pub(super) fn before(revisions: &[&str]) -> Mesh {
             open_service_mesh_enabled: false,
             etag_present: true,
         }),
-        egress_gateways: None,
+        egress_gateways: Some(Vec::new()),
         offers: None,
         write: None,
     });
@@ -374,6 +374,12 @@ fn a_rollback_that_is_asked_for_while_the_completion_may_be_on_its_way_waits_and
     assert_eq!(run(&later(&mut mesh, NOW + 190)).phase, Phase::Completing, "it may be that");
     change(&mut mesh, |cluster| cluster.provisioning_state = ProvisioningState::Succeeded);
     assert_eq!(run(&later(&mut mesh, NOW + 190)).phase, Phase::RollingBack);
+    // So does a target that is set back to the source.
+    let reverted = Intent { rollback_requested: false, target: SOURCE.into(), ..mesh.intent.clone() };
+    seen(&mut mesh).read_at = at(NOW);
+    let record = stored(&mesh, Phase::Completing, &completing(Some("Complete")));
+    let revert = decide(at(NOW), &reverted, &record, &mesh.snapshot);
+    assert!(revert.effects.is_empty() && run(&revert).completion_held_since == Some(at(NOW)));
     // Whoever takes the request back lets it go on.
     mesh.intent.rollback_requested = false;
     let on = later(&mut mesh, NOW + 190);

@@ -143,11 +143,14 @@ fn a_revision_that_namespaces_use_is_not_to_be_removed_after_a_rollback() {
         tagged.contains("before asm-1-28 is removed: TagsMoved") && !tagged.contains("helm uninstall"),
         "{tagged}"
     );
-    // What is to be mended is looked at again, for a day.
+    // What is to be mended is looked at again: often for a day, and seldom after that.
     mesh.census(|census| census.taken_at = Some(at(10)));
     let ended = stored(&mesh, Phase::RolledBack, &json!({"rollback": turned_back(), "endedAt": at(5)}));
     let looks = |now| decide(at(now), &mesh.intent, &ended, &mesh.snapshot).needs.census_since.is_some();
-    assert!(looks(1000) && !looks(100_000));
+    assert!(looks(1000) && looks(100_000));
+    mesh.census(|census| census.taken_at = Some(at(99_000)));
+    let looks = |now| decide(at(now), &mesh.intent, &ended, &mesh.snapshot).needs.census_since.is_some();
+    assert!(!looks(100_000) && looks(102_600));
     let mut mesh = Mesh::before();
     mesh.census(|_| {});
     mesh.plane(SOURCE, |plane| plane.istiod.as_mut().unwrap().ready = 0);

@@ -33,13 +33,22 @@ pub fn ready(pass: &mut Pass<'_>) -> bool {
     missing.is_empty()
 }
 
-/// Whether those of a revision can carry the traffic without those of the other one: none has less pods than it wants and than its
-/// counterpart has. Where neither has any, nothing is lost by the removal.
+/// Whether those of a revision can carry the traffic without those of the other one. Each that cannot is noted.
 pub fn can_stay_alone(pass: &mut Pass<'_>, stays: &Revision, goes: &Revision) -> bool {
     let remedy = match pass.run.direction() {
         Direction::Back => format!("spec.rollback.controlPlane: Keep ends the run with {goes} in place"),
         Direction::Forward => "spec.rollback.requested: true brings everything back".to_owned(),
     };
+    let weaker = weaker(pass, stays, goes);
+    for (gateway, why) in &weaker {
+        note(pass, gateway, &format!("is to carry the traffic without that of {goes}: {why}; {remedy}"));
+    }
+    weaker.is_empty()
+}
+
+/// Those of a revision that have less pods than they want and than their counterpart of the other one has, with what there is. Where neither has
+/// any, nothing is lost when the other one goes.
+pub fn weaker(pass: &Pass<'_>, stays: &Revision, goes: &Revision) -> Vec<(WorkloadRef, String)> {
     let ready_pods = |gateway: &WorkloadRef| {
         pass.snapshot.workloads.get(gateway).map_or(0, |workload| workload.rollout.ready)
     };
@@ -47,18 +56,12 @@ pub fn can_stay_alone(pass: &mut Pass<'_>, stays: &Revision, goes: &Revision) ->
         let name = gateways::name_and_revision(&gateway.name)?.0;
         Some(WorkloadRef::new(gateway.kind, gateway.namespace.clone(), format!("{name}-{goes}")))
     };
-    let weaker: Vec<WorkloadRef> = expected(pass, stays, goes)
-        .into_iter()
-        .filter(|gateway| {
-            let other = counterpart(gateway).map_or(0, |other| ready_pods(&other));
-            !is_ready(pass.snapshot, gateway) && ready_pods(gateway) < other
-        })
-        .collect();
-    for gateway in &weaker {
-        let why = what_is_there(pass.snapshot, gateway);
-        note(pass, gateway, &format!("is to carry the traffic without that of {goes}: {why}; {remedy}"));
-    }
-    weaker.is_empty()
+    let is_weaker = |gateway: &WorkloadRef| {
+        let other = counterpart(gateway).map_or(0, |other| ready_pods(&other));
+        !is_ready(pass.snapshot, gateway) && ready_pods(gateway) < other
+    };
+    let weaker = expected(pass, stays, goes).into_iter().filter(is_weaker);
+    weaker.map(|gateway| (gateway.clone(), what_is_there(pass.snapshot, &gateway))).collect()
 }
 
 fn note(pass: &mut Pass<'_>, gateway: &WorkloadRef, because: &str) {

@@ -115,6 +115,17 @@ pub fn is_readable(pass: &mut Pass<'_>, offers: bool) -> bool {
     false
 }
 
+/// Whether the cluster's profile was never read: until then nobody knows which gateways are the add-on's. That is noted.
+pub fn lacks_profile(pass: &mut Pass<'_>) -> bool {
+    let snapshot = pass.snapshot;
+    let known = snapshot.aks.as_ref().is_some_and(|seen| seen.egress_gateways.is_some());
+    let lacks = look(pass, false).is_some() && !known;
+    if lacks {
+        wait(pass, WaitReason::Observing, "reading the cluster from Azure".to_owned());
+    }
+    lacks
+}
+
 /// Asks for a reading that began no earlier than this.
 fn require(pass: &mut Pass<'_>, since: Timestamp) {
     if let Some(need) = &mut pass.needs.aks {

@@ -29,6 +29,9 @@ pub fn complete(pass: &mut Pass<'_>) -> bool {
         return nothing_to_move(pass);
     }
     let begun = *pass.run.soak_since.get_or_insert(pass.now);
+    if aks::lacks_profile(pass) {
+        return false;
+    }
     // Who asks for a rollback does not want more to be moved.
     if pass.run.completion_held_since.is_none() && late(pass, begun) {
         return true;

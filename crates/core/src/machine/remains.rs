@@ -9,6 +9,7 @@ use crate::injection::namespace_injection;
 use crate::intent::RollbackControlPlane;
 use crate::inventory::some_of;
 use crate::labels;
+use crate::machine::addon_gateways;
 use crate::machine::pass::{Pass, after};
 use crate::observed::Namespace;
 
@@ -20,8 +21,10 @@ pub fn is_left(pass: &Pass<'_>) -> bool {
         && pass.run.source != pass.run.target
 }
 
-/// For how long after a rollback the cluster is looked at again and again for what is to be mended, in seconds.
+/// For how long after a rollback the cluster is looked at often for what is to be mended, in seconds.
 const LOOKS_FOR_SECONDS: u32 = 24 * 60 * 60;
+/// How often after that, in seconds.
+const SELDOM_SECONDS: u32 = 60 * 60;
 
 /// Asks for a look at the cluster where there was none since the operator started, and for others while something is found that is to be
 /// mended.
@@ -30,11 +33,18 @@ pub fn look(pass: &mut Pass<'_>) {
         return;
     }
     let counted = pass.snapshot.census.as_ref().and_then(|census| census.taken_at);
-    let recent = pass.run.ended_at.filter(|ended| after(*ended, LOOKS_FOR_SECONDS) > pass.now);
-    match (counted, recent) {
-        (None, _) => pass.needs.census_since = Some(Timestamp::UNIX_EPOCH),
-        (Some(counted), Some(ended)) if !in_the_way(pass).is_empty() => pass.count_again(counted, ended),
-        _ => {}
+    let (Some(counted), Some(ended)) = (counted, pass.run.ended_at) else {
+        pass.needs.census_since = Some(Timestamp::UNIX_EPOCH);
+        return;
+    };
+    if in_the_way(pass).is_empty() {
+        return;
+    }
+    let seldom = after(counted, SELDOM_SECONDS);
+    if after(ended, LOOKS_FOR_SECONDS) > pass.now || seldom <= pass.now {
+        pass.count_again(counted, ended);
+    } else {
+        pass.wake_at(seldom);
     }
 }
 
@@ -75,7 +85,9 @@ fn in_the_way(pass: &Pass<'_>) -> Vec<String> {
     });
     let broken = gate::control_plane(pass.snapshot, &pass.intent.istio_namespace, &pass.run.source);
     let found = check::failed(&results).into_iter().map(|it| format!("{}: {}", it.name, it.message));
-    found.chain(broken.map(|wait| wait.because)).collect()
+    let weaker = addon_gateways::weaker(pass, &pass.run.source, &pass.run.target).into_iter();
+    let weaker = weaker.map(|(gateway, why)| format!("{gateway} is to carry the traffic alone: {why}"));
+    found.chain(broken.map(|wait| wait.because)).chain(weaker).collect()
 }
 
 /// Namespaces whose new pods get a revision's sidecar, or whose label names it.

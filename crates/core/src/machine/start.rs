@@ -18,7 +18,9 @@ use crate::wait::{Wait, WaitReason};
 /// How old a count may be that a plan rests on, in seconds.
 const COUNT_MAX_AGE_SECONDS: u32 = 600;
 /// The same while the operator lacks a right that the run needs.
-const DENIED_MAX_AGE_SECONDS: u32 = 30;
+const DENIED_MAX_AGE_SECONDS: u32 = 60;
+/// The check that finds such a right missing.
+const REVISION_TAGS: &str = "RevisionTags";
 /// The check that [`crate::check`] cannot run, because it comes before there is a pair of revisions.
 const SOURCE_DISCOVERED: &str = "SourceDiscovered";
 /// The check that holds back a rollback too: two runs at once would write the same labels.
@@ -31,7 +33,7 @@ const PATCH_CHECKS: [&str; 5] =
 /// Looks at the cluster: source, plan and named checks. Says whether the run may go on.
 fn survey(pass: &mut Pass<'_>) -> bool {
     let counted = pass.snapshot.census.as_ref().and_then(|census| census.taken_at);
-    let due = counted.map_or(Timestamp::UNIX_EPOCH, |counted| after(counted, count_max_age(pass)));
+    let due = counted.map_or(Timestamp::UNIX_EPOCH, |counted| after(counted, count_again_after(pass)));
     if due <= pass.now {
         need_count(pass, counted.map_or(due, |counted| after(counted, 1)));
     } else {
@@ -82,15 +84,22 @@ fn survey(pass: &mut Pass<'_>) -> bool {
     check::failed(&pass.checks).is_empty()
 }
 
-/// How old the count may be that a plan rests on, in seconds: less while a right is missing that somebody may have given meanwhile, and none that
-/// was asked about other tags.
+/// How old the count may be that a plan rests on, in seconds: none will do that was not asked about the tags of now.
 fn count_max_age(pass: &Pass<'_>) -> u32 {
-    let Some(census) = &pass.snapshot.census else { return 0 };
+    let census = pass.snapshot.census.as_ref();
+    let asked = census.is_some_and(|it| tags::to_patch(pass.intent, pass.snapshot).is_subset(&it.rights));
+    if asked { COUNT_MAX_AGE_SECONDS } else { 1 }
+}
+
+/// After how many seconds the cluster is counted again: a right that was missing may have been given meanwhile.
+fn count_again_after(pass: &Pass<'_>) -> u32 {
     let rights = tags::to_patch(pass.intent, pass.snapshot);
-    if !rights.is_subset(&census.rights) {
-        return 1;
+    let denied = pass.snapshot.census.as_ref().is_some_and(|census| !rights.is_disjoint(&census.denied));
+    if denied && !pass.intent.skip_checks.contains(REVISION_TAGS) {
+        DENIED_MAX_AGE_SECONDS
+    } else {
+        count_max_age(pass)
     }
-    if rights.is_disjoint(&census.denied) { COUNT_MAX_AGE_SECONDS } else { DENIED_MAX_AGE_SECONDS }
 }
 
 /// Asks for a look at the cluster that begins no earlier than this.
