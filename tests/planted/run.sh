@@ -5,7 +5,7 @@
 # Usage: run.sh [--scenarios] [NAME…]    names of patches without .patch; all of them without a name
 # Without --scenarios by unit tests and planner sequences, or by the tests that the second line of a patch names instead; with it
 # by the scenario on the real control plane that the second line names.
-# SEEDS: random orders of each case (20). LIMIT: seconds that the tests may take with one patch (300).
+# SEEDS: random orders of each case (20). LIMIT: seconds that the tests may take with one patch (600).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(git -C "$here" rev-parse --show-toplevel)
