@@ -20,6 +20,8 @@ use crate::inventory::{Group, Pair, members, members_leaving};
 use crate::labels;
 use crate::machine::phase::Phase;
 use crate::observed::{Gateway, LoadBalancer, PodProblem};
+use crate::plan::WaveKind;
+use crate::planning;
 use crate::wait::WaitReason;
 
 const INGRESS: &str = "aks-istio-ingress";
@@ -343,6 +345,19 @@ fn a_gateway_of_the_target_with_proxies_of_the_source_is_moved_like_anything_els
     );
     let names: Vec<&str> = back.iter().map(|workload| workload.reference.name.as_str()).collect();
     assert!(names.contains(&"out-asm-1-27") && !names.contains(&"out-asm-1-28"), "{names:?}");
+}
+
+/// On the way there the one that stays is not there yet, and on the way back it may have got the wrong proxies.
+#[test]
+fn the_wave_of_gateways_has_the_homes_of_the_add_ons_own() {
+    let mut mesh = egress(with_azure(addon()));
+    app(&mut mesh, "egress", "out-asm-1-27", |out| {
+        out.template.annotations = map(&[(labels::INJECT_TEMPLATES, "gateway")]);
+    });
+    let pair = Pair { source: &mesh.source, target: &mesh.target };
+    let plan = planning::make(&mesh.intent, &mesh.snapshot, pair).plan;
+    let wave = plan.waves.iter().find(|wave| wave.kind == WaveKind::Gateways).unwrap();
+    assert_eq!((wave.namespaces.as_slice(), wave.workloads), (["egress".into()].as_slice(), 0));
 }
 
 /// What stays has to carry the traffic alone, unless what goes carries none.

@@ -192,9 +192,9 @@ fn pods_that_lost_their_sidecar_after_their_wave_are_found_and_replaced() {
     let words =
         "Failed: 2 pods have no sidecar. Restart Deployment shop/web: kubectl rollout restart deployment";
     assert!(text.as_ref().is_some_and(|text| text.contains(words)), "{text:?}");
-    let completing = json!({"soakSince": at(50), "settledSince": at(50)});
+    let completing = json!({"soakSince": at(50), "settledSince": at(50), "removalDue": at(60)});
     let late = decide(at(101), &mesh.intent, &stored(&mesh, Phase::Completing, &completing), &mesh.snapshot);
-    assert_eq!(run(&late).phase, Phase::Migrating);
+    assert_eq!((run(&late).phase, run(&late).removal_due), (Phase::Migrating, None));
     assert_eq!(late.record.plan.as_ref().unwrap().waves.last().unwrap().namespaces, ["shop".into()]);
 
     let mut back = Mesh::before();
