@@ -104,9 +104,9 @@ fn success_is_proven(
         Some(census)
             if skipped
                 || census.workloads.get(&run.source).is_none_or(|workloads| {
-                    workloads.keys().all(|workload| {
-                        gateways::revision_of(intent, snapshot, workload).as_ref() == Some(&run.source)
-                    })
+                    workloads
+                        .keys()
+                        .all(|workload| gateways::goes_with(intent, snapshot, &run.source, workload))
                 }) => {}
         _ => found.push(format!("I4: success, though workloads are on {} or were not counted", run.source)),
     }

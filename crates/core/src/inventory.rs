@@ -410,7 +410,7 @@ pub fn members_leaving<'a>(
             group(snapshot, workload) == wanted
                 && !is_only_home(workload)
                 && is_ours(namespace, workload)
-                && addon::revision_of(intent, snapshot, &workload.reference).as_ref() != Some(leaving)
+                && !addon::goes_with(intent, snapshot, leaving, &workload.reference)
                 && takes_part(snapshot, pair, namespace, workload)
                 && unrestartable(intent, snapshot, workload).is_none()
         })

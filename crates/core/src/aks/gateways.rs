@@ -1,5 +1,5 @@
-//! The gateways of the add-on in the cluster. Each revision has Deployments of its own behind one Service, which come and go with it: no run
-//! restarts them, and their proxies keep no revision in use.
+//! The gateways of the add-on in the cluster. Each revision has Deployments of its own behind one Service, which come and go with it: those that
+//! go with a revision are not restarted, and their proxies do not keep it in use.
 
 use super::revision::minor;
 use super::{EGRESS_NAMESPACE, INGRESS_NAMESPACE};
@@ -15,13 +15,18 @@ pub fn is_gateway(intent: &Intent, snapshot: &Snapshot, workload: &WorkloadRef) 
     revision_of(intent, snapshot, workload).is_some()
 }
 
+/// Whether a workload is a gateway of the add-on that comes and goes with this revision.
+pub fn goes_with(intent: &Intent, snapshot: &Snapshot, revision: &Revision, workload: &WorkloadRef) -> bool {
+    revision_of(intent, snapshot, workload).as_ref() == Some(revision)
+}
+
 /// The revision that a gateway of the add-on comes and goes with; `None` for any other workload. Its proxies may be of another one: in a namespace
 /// with a label, the label decides.
 ///
 /// A gateway is told by its name, which ends in its revision, in a namespace where the add-on makes gateways: its own two, those that the
 /// cluster's profile has, and, where Azure is not asked, those that the operator was told of. Whatever else is there is somebody's own. As long as
 /// Azure was not read, for example after a restart of the operator, any such name counts.
-pub fn revision_of(intent: &Intent, snapshot: &Snapshot, workload: &WorkloadRef) -> Option<Revision> {
+fn revision_of(intent: &Intent, snapshot: &Snapshot, workload: &WorkloadRef) -> Option<Revision> {
     if !intent.is_addon() || workload.kind != WorkloadKind::Deployment {
         return None;
     }

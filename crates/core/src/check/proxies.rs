@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::completion::counted;
 use super::{CheckInput, Finding, planned_names};
-use crate::aks::gateways::revision_of;
+use crate::aks::gateways::goes_with;
 use crate::census::{Census, JOB, UnmanagedPod};
 use crate::gateways::pod_follows_newest;
 use crate::ids::{NamespaceName, Revision, WorkloadRef};
@@ -24,7 +24,7 @@ pub(super) fn all_moved(input: &CheckInput<'_>) -> Finding {
 /// Azure gives to the newest one.
 fn of_users<'a>(input: &CheckInput<'_>, census: &'a Census) -> Cow<'a, Census> {
     census.without(
-        |revision, workload| revision_of(input.intent, input.snapshot, workload).as_ref() == Some(revision),
+        |revision, workload| goes_with(input.intent, input.snapshot, revision, workload),
         |pod| pod_follows_newest(input.intent, input.snapshot, pod),
     )
 }

@@ -1,5 +1,5 @@
 //! The ingress and egress gateways of the AKS add-on. Each revision has Deployments of its own behind one Service, so those of the target
-//! take traffic from its start: they are looked at before any label is written.
+//! take traffic from its start: they are looked at before any label is written, and those that stay before a revision is removed.
 
 use std::collections::BTreeSet;
 

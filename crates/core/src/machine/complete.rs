@@ -129,7 +129,7 @@ fn nothing_to_move(pass: &mut Pass<'_>) -> bool {
     }
     let target = pass.run.target.clone();
     let is_of_the_addon = |revision: &Revision, workload: &WorkloadRef| {
-        gateways::revision_of(pass.intent, pass.snapshot, workload).as_ref() == Some(revision)
+        gateways::goes_with(pass.intent, pass.snapshot, revision, workload)
     };
     let census = pass.snapshot.census.as_ref().map(|census| census.without(is_of_the_addon, |_| false));
     let others: Vec<String> = census
